@@ -1,0 +1,84 @@
+"""Find a model's blocks and linear layers by structure. No model is known by name.
+
+A skeleton (the model built without memory, from its config alone) answers the same questions for files on disk.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers.pytorch_utils import Conv1D
+
+from tiltmeter.errors import InputError
+
+
+def is_transposed(layer: nn.Module) -> bool:
+    """True for layers that store their weight as [i, o] (GPT-2's Conv1D)."""
+    return isinstance(layer, Conv1D)
+
+
+def is_linear(layer: nn.Module) -> bool:
+    """True for layers that compute `a @ W^T + b` with one weight matrix."""
+    return isinstance(layer, nn.Linear | Conv1D)
+
+
+def widths(layer: nn.Module) -> tuple[int, int]:
+    """(o, i) of a linear layer."""
+    first, second = layer.weight.shape  # type: ignore[union-attr, misc]
+    return (second, first) if is_transposed(layer) else (first, second)  # type: ignore[return-value]
+
+
+def find_linears(module: nn.Module) -> dict[str, nn.Module]:
+    """Every linear layer by the name of `named_modules()`; a layer reached under two names is listed once."""
+    return {name: layer for name, layer in module.named_modules() if is_linear(layer)}
+
+
+def find_blocks(module: nn.Module) -> dict[str, nn.Module]:
+    """The transformer blocks of the text stack, in order: name -> block.
+
+    They are the children of the outermost `ModuleList` of equal classes with linear layers in them whose parent also
+    holds the input embedding (so a vision tower's layers are not taken for the text stack's).
+
+    Raises:
+        InputError: no such list; the caller can name the blocks (`load_model(..., blocks="path.to.list")`).
+    """
+    embedding = module.get_input_embeddings() if hasattr(module, "get_input_embeddings") else None
+    for name, child in module.named_modules():
+        if not isinstance(child, nn.ModuleList) or not _is_stack(child):
+            continue
+        parent = module.get_submodule(name.rpartition(".")[0])
+        if embedding is None or any(part is embedding for part in parent.modules()):
+            return {f"{name}.{index}": block for index, block in enumerate(child)}
+    raise InputError(
+        f"{type(module).__name__}: found no list of equal blocks beside the input embedding; name it, as in "
+        'load_model(..., blocks="model.layers")'
+    )
+
+
+def block_index(name: str, blocks: dict[str, nn.Module]) -> int | None:
+    """The index of the block that holds module `name`, or None outside the blocks."""
+    for index, block in enumerate(blocks):
+        if name == block or name.startswith(block + "."):
+            return index
+    return None
+
+
+def skeleton(folder: Path) -> nn.Module:
+    """The model of a folder's `config.json` with its weights on the meta device: names, shapes and kinds, no memory.
+
+    Raises:
+        InputError: no readable config, or an architecture that needs code from elsewhere.
+    """
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder)
+        with torch.device("meta"):
+            model: nn.Module = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder}: cannot tell the model's structure from its config.json: {error}") from error
+    return model
+
+
+def _is_stack(modules: nn.ModuleList) -> bool:
+    kinds = {type(child) for child in modules}
+    return len(kinds) == 1 and any(is_linear(part) for part in modules[0].modules())
