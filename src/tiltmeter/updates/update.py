@@ -144,9 +144,10 @@ def _sum(name: str, a: Update, b: Update) -> Delta:
         return b[name]
     if name not in b:
         return a[name]
-    if a[name].shape != b[name].shape:
-        raise InputError(f"module {name}: cannot add updates of shapes {a[name].shape} and {b[name].shape}")
-    return add(a[name], b[name])
+    one, two = a[name], b[name]
+    if one.shape != two.shape:
+        raise InputError(f"module {name}: cannot add updates of shapes {one.shape} and {two.shape}")
+    return add(one, two)
 
 
 def _delta(name: str, value: Tensor | tuple[Tensor, Tensor]) -> Delta:

@@ -1,0 +1,1 @@
+"""What the model does now: answers, judges, utility loss."""

@@ -1,0 +1,1 @@
+"""Curvature: what a skill depends on, and what an update does to it."""

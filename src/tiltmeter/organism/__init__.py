@@ -1,0 +1,1 @@
+"""The embedded default: a small language model whose alignment is known exactly."""

@@ -1,0 +1,1 @@
+"""Weight space: vectors of change and how they are read from files."""
