@@ -68,14 +68,18 @@ def skeleton(folder: Path) -> nn.Module:
     """The model of a folder's `config.json` with its weights on the meta device: names, shapes and kinds, no memory.
 
     Raises:
-        InputError: no readable config, or an architecture that needs code from elsewhere.
+        InputError: no readable config, an architecture that needs code from elsewhere, or no causal language model.
     """
+    file = folder / "config.json"
+    if not file.is_file():  # transformers would take the folder's name for a Hub id
+        raise InputError(f"{file}: no such file")
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(folder)
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: cannot tell the model's structure from its config.json: {error}") from error
+            model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # a config can break any line of transformers; each is the file's fault
+        cause = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{file}: cannot build a causal language model from it: {cause[0]}") from error
     return model
 
 

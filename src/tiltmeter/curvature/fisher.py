@@ -1,0 +1,229 @@
+"""The Fisher information of a skill, through the coordinates of updates and the Gram matrix of its gradients."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Literal, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tiltmeter.curvature.coordinates import (
+    ExampleGradients,
+    KeptFactors,
+    KeptGradients,
+    ModuleCoordinates,
+    working_dtype,
+)
+from tiltmeter.curvature.sweep import Observer, coverage, sweep
+from tiltmeter.errors import InputError, NothingMeasured
+from tiltmeter.layers import block_index, widths
+from tiltmeter.models import Model
+from tiltmeter.skills import Skill
+from tiltmeter.tokens import Batch, Encoded, batches, encode
+from tiltmeter.updates.update import Update
+
+Labels = Literal["data", "sampled"]
+Reduction = Literal["sum", "mean"]
+_Key = TypeVar("_Key")
+
+
+class Fisher:
+    """`F = (1/N) sum_n g_n g_n^T` with `g_n = grad log pi(y_n|x_n)` at the model, used only through small matrices.
+
+    Coordinates `c_n(V) = <g_n, V>` and the Gram matrix `<g_n, g_m>/N` per module carry all of it: the nonzero
+    eigenvalues of F are those of the Gram, and `V^T F V = (1/N) sum_n c_n(V)^2`. Exact, without random projection.
+    Source: collapse (arXiv 2602.15799), methods; the Gram form is standard.
+
+    Args:
+        model: the base model.
+        skill: prompts with reference completions.
+        labels: "data" takes the reference completions, "sampled" draws completions from the model itself.
+        reduction: the log-likelihood of a completion is the "sum" or the "mean" over its tokens.
+        modules: names of the linear modules; all linear modules inside the blocks if not given.
+        batch_size: examples per forward pass; results do not depend on it.
+        max_length: tokens kept of each example; all if not given.
+        memory: bytes for kept gradients or updates; more passes are made where they do not fit.
+
+    Attributes:
+        modules: the M names that are measured.
+        blocks: the block index of each, or None outside the blocks.
+        not_covered: linear modules and other weight matrices inside the blocks that are not measured: name -> reason.
+
+    Raises:
+        InputError: unknown module names, a float16 model, completions that are empty after the cut.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        skill: Skill,
+        labels: Labels = "data",
+        reduction: Reduction = "sum",
+        modules: Sequence[str] | None = None,
+        batch_size: int = 8,
+        max_length: int | None = None,
+        memory: int = 4 << 30,
+    ) -> None:
+        if model.module.dtype == torch.float16:
+            raise InputError("float16 gradients under- and overflow: load the model in float32 or bfloat16")
+        self.model, self.skill, self.labels, self.reduction = model, skill, labels, reduction
+        self._batch_size, self._memory = batch_size, memory
+        self.encoded = _labelled(model, skill, labels, max_length)
+        names = list(modules) if modules is not None else _inside_blocks(model)
+        unknown = [name for name in names if name not in model.linears]
+        if unknown:
+            raise InputError(f"no linear modules of the model: {unknown}; it has {list(model.linears)[:8]}, ...")
+        self._layers, self.not_covered = coverage(model, next(self._batches()), names)
+        self.not_covered |= _other_matrices(model, names)
+        self.modules = list(self._layers)
+        self.blocks = [block_index(name, model.blocks) for name in self.modules]
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def coordinates(self, updates: Sequence[Update]) -> Float[Tensor, "K M N"]:
+        """`c_n(V_k) = <g_n, V_k>` per module, in float64; K updates in one pass if they fit in memory.
+
+        Raises:
+            InputError: an update that shares no module with this Fisher, or whose shapes differ from the model's.
+        """
+        for update in updates:
+            self._check(update)
+        values = torch.zeros(len(updates), len(self.modules), len(self), dtype=torch.float64)
+        group: dict[str, ModuleCoordinates] = {}
+        for name in self.modules:
+            observer = self._observer(name, updates)
+            if group and sum(each.nbytes for each in group.values()) + observer.nbytes > self._memory:
+                self._measure(group, values)
+                group = {}
+            group[name] = observer
+        self._measure(group, values)
+        return values[:, :, self._batch_order]
+
+    def gram(self) -> Float[Tensor, "M N N"]:
+        """`Gram[n, m] = <g_n, g_m>/N` per module, in float64. Computed once."""
+        return self._gram
+
+    @cached_property
+    def _gram(self) -> Tensor:
+        gram = torch.zeros(len(self.modules), len(self), len(self), dtype=torch.float64)
+
+        def add(name: str, _: slice, chunk: Tensor) -> None:
+            gram[self.modules.index(name)] += (chunk @ chunk.T).double().cpu()
+
+        self.each_gradient(add)
+        return gram[:, self._batch_order][:, :, self._batch_order] / len(self)
+
+    def each_gradient(self, use: Callable[[str, slice, Tensor], None]) -> None:
+        """Calls `use(module, output rows, gradients [N, rows * i])` for ranges of rows that cover every module.
+
+        Examples stand in batch order, which is the same in each call.
+        """
+        dtype = working_dtype(self.model.module.dtype)
+        units = dict(self._gradient_units(dtype))
+        costs = {unit: cost for unit, (cost, _) in units.items()}
+        for group in _groups(costs, self._memory):
+            stores = {unit: units[unit][1]() for unit in group}
+            watching: dict[str, list[Observer]] = {}
+            for (name, _), store in stores.items():
+                watching.setdefault(name, []).append(store)
+            self._sweep(watching)
+            while stores:  # each is released once it is used
+                (name, _), store = stores.popitem()
+                for rows, chunk in store.chunks():
+                    use(name, rows, chunk)
+
+    def _gradient_units(
+        self, dtype: torch.dtype
+    ) -> Iterator[tuple[tuple[str, int], tuple[int, Callable[[], ExampleGradients]]]]:
+        """What can be kept at a time: (module, first row) -> (bytes, maker of the store)."""
+        count, device = len(self), self.model.device
+        tokens = sum(batch.ids.numel() for batch in self._batches())
+        for name in self.modules:
+            o, i = widths(self._layers[name][0])
+            as_factors = tokens * (o + i) * len(self._layers[name]) * self.model.module.dtype.itemsize
+            as_gradients = count * o * i * dtype.itemsize
+            if as_factors < min(as_gradients, self._memory):
+                chunk = self._memory // 8 // dtype.itemsize
+                yield (name, 0), (as_factors, lambda o=o, i=i, c=chunk: KeptFactors(o, i, count, c, dtype))
+                continue
+            step = max(1, min(o, self._memory // (count * i * dtype.itemsize)))
+            for start in range(0, o, step):
+                rows = slice(start, min(o, start + step))
+                cost = count * (rows.stop - start) * i * dtype.itemsize
+                yield (name, start), (cost, lambda r=rows, i=i: KeptGradients(r, i, count, dtype, device))
+
+    def _observer(self, name: str, updates: Sequence[Update]) -> ModuleCoordinates:
+        deltas = [update[name] if name in update else None for update in updates]
+        expected = widths(self._layers[name][0])
+        for delta in deltas:
+            if delta is not None and delta.shape != expected:
+                raise InputError(f"module {name}: the model's weight is {list(expected)}, the update's {delta.shape}")
+        return ModuleCoordinates(deltas, len(self), working_dtype(self.model.module.dtype), self.model.device)
+
+    def _measure(self, group: Mapping[str, ModuleCoordinates], values: Tensor) -> None:
+        self._sweep({name: [observer] for name, observer in group.items()})
+        for name, observer in group.items():
+            values[:, self.modules.index(name)] = observer.values.cpu()
+
+    def _sweep(self, observers: Mapping[str, Sequence[Observer]]) -> None:
+        sweep(self.model, self._batches(), self._layers, observers, self._weight)
+
+    def _weight(self, batch: Batch) -> Tensor:
+        lengths = batch.is_completion.sum(1).double()
+        return 1 / lengths if self.reduction == "mean" else torch.ones_like(lengths)
+
+    def _batches(self) -> Iterator[Batch]:
+        return batches(self.encoded, self._batch_size, self.model.tokenizer, self.model.device)
+
+    @cached_property
+    def _batch_order(self) -> Tensor:
+        """The place in batch order of each example."""
+        rows = torch.tensor([row for batch in self._batches() for row in batch.rows])
+        return rows.argsort()
+
+    def _check(self, update: Update) -> None:
+        common = [name for name in self.modules if name in update]
+        if not common:
+            raise InputError(f"the update shares no module with the skill's Fisher: {list(update)[:4]}, ...")
+
+
+def _labelled(model: Model, skill: Skill, labels: Labels, max_length: int | None) -> list[Encoded]:
+    encoded = encode(skill, model.tokenizer, max_length)
+    if not encoded:
+        raise NothingMeasured(f"skill {skill.name}: no examples")
+    if labels == "sampled":
+        from tiltmeter.generation import resample
+
+        return resample(model, encoded)
+    return encoded
+
+
+def _inside_blocks(model: Model) -> list[str]:
+    return [name for name in model.linears if block_index(name, model.blocks) is not None]
+
+
+def _other_matrices(model: Model, names: Sequence[str]) -> dict[str, str]:
+    """Weight matrices inside the blocks that belong to no linear layer: fused experts, routers."""
+    weights = {id(model.linears[name].weight) for name in names}
+    return {
+        f"{block_name}.{name}": "no linear layer: a fused or routed weight"
+        for block_name, block in model.blocks.items()
+        for name, parameter in block.named_parameters()
+        if parameter.ndim >= 2 and id(parameter) not in weights
+    }
+
+
+def _groups(costs: Mapping[_Key, int], memory: int) -> Iterator[list[_Key]]:
+    """Splits keys, in order, into groups whose costs stay within the budget; a single larger one stands alone."""
+    group: list[_Key] = []
+    total = 0
+    for key, cost in costs.items():
+        if group and total + cost > memory:
+            yield group
+            group, total = [], 0
+        group.append(key)
+        total += cost
+    if group:
+        yield group

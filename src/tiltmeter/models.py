@@ -1,0 +1,164 @@
+"""Load a base model, a fine-tuned checkpoint, or a base with a PEFT adapter on it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from tiltmeter.errors import InputError
+from tiltmeter.layers import find_blocks, find_linears
+from tiltmeter.updates.adapters import check_patterns
+from tiltmeter.updates.files import check_folder
+
+ADAPTER_CONFIG = "adapter_config.json"
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A causal language model with its tokenizer and its parts, found by structure.
+
+    Attributes:
+        module: the transformers model, in eval mode.
+        tokenizer: its tokenizer; padding side and chat template are taken from it.
+        blocks: the transformer blocks of the text stack in order, by name.
+        linears: every linear layer by its name in `named_modules()`.
+    """
+
+    module: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    blocks: dict[str, nn.Module]
+    linears: dict[str, nn.Module]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the input ids go."""
+        return self.module.device
+
+
+def load_model(
+    source: str | Path,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    blocks: str | None = None,
+    trust_remote_code: bool = False,
+) -> Model:
+    """A model from a folder or a Hub id. Safetensors only; pickles are refused.
+
+    Args:
+        source: a folder in Hugging Face format, or a Hub id.
+        dtype: the dtype of the weights in memory.
+        device: where the weights go.
+        blocks: the name of the list of blocks, where structure alone does not find it ("model.layers").
+        trust_remote_code: run Python code that comes with the model; never implied.
+
+    Raises:
+        InputError: no such folder or id, a file that cannot be used, no blocks.
+    """
+    folder = local_folder(source)
+    if is_adapter(folder):
+        raise InputError(f"{folder}: expected a whole model, found a PEFT adapter; give its base model first")
+    check_folder(folder)
+    try:
+        module = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"{folder}: cannot load the model: {error}") from error
+    return assemble(module.to(device), load_tokenizer(folder, trust_remote_code), blocks)
+
+
+def assemble(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks: str | None = None) -> Model:
+    """A `Model` around a transformers model that is already in memory."""
+    module.eval()
+    found = find_blocks(module) if blocks is None else _named_blocks(module, blocks)
+    return Model(module, tokenizer, found, find_linears(module))
+
+
+def load_tuned(base: str | Path, tuned: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Model:
+    """The tuned model: a checkpoint, or `base` with the PEFT adapter of folder `tuned` on it, not merged.
+
+    The tokenizer is the tuned folder's where it has one, since its chat template is part of how the model behaves.
+
+    Raises:
+        InputError: as `load_model`; an adapter with keys that PEFT would drop without a word.
+    """
+    folder = local_folder(tuned)
+    if not is_adapter(folder):
+        return load_model(folder, dtype, device)
+    model = load_model(base, dtype, device)
+    tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else model.tokenizer
+    return Model(_with_adapter(model.module, folder), tokenizer, model.blocks, model.linears)
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, with a padding token.
+
+    Raises:
+        InputError: none there, or one without offsets (a "slow" tokenizer).
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder}: cannot load a tokenizer: {error}") from error
+    if not tokenizer.is_fast:
+        raise InputError(f"{folder}: expected a fast tokenizer (tokenizer.json), which maps tokens to characters")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def local_folder(source: str | Path) -> Path:
+    """The folder itself, or the folder that a Hub id was downloaded to.
+
+    Raises:
+        InputError: neither a folder nor a reachable Hub id.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if Path(source).exists():
+        raise InputError(f"{source}: expected a folder in Hugging Face format, found a file")
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(f"{source}: no such folder, and not to be had from the Hub ({type(error).__name__})") from error
+
+
+def is_adapter(folder: Path) -> bool:
+    """True for a PEFT adapter folder."""
+    return (folder / ADAPTER_CONFIG).exists()
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """True where a folder brings a tokenizer of its own."""
+    return (folder / "tokenizer.json").exists()
+
+
+def chat_template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 of the chat template; of the empty text where there is none."""
+    return hashlib.sha256(str(tokenizer.chat_template or "").encode()).hexdigest()
+
+
+def _with_adapter(module: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    from peft import PeftModel
+
+    check_folder(folder)
+    check_patterns(folder, [name for name, _ in module.named_modules()])
+    try:
+        model = PeftModel.from_pretrained(module, str(folder))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"{folder}: PEFT cannot load the adapter: {error}") from error
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _named_blocks(module: nn.Module, name: str) -> dict[str, nn.Module]:
+    try:
+        listed = module.get_submodule(name)
+    except AttributeError as error:
+        raise InputError(f"{type(module).__name__}: has no module {name!r}") from error
+    return {f"{name}.{child}": block for child, block in listed.named_children()}

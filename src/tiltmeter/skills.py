@@ -1,0 +1,224 @@
+"""Skills: pairs of prompt and completion, from files or the Hub."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tiltmeter.errors import InputError
+
+Message = dict[str, str]
+
+# The shapes of rows that are understood: the columns of the prompt, and the column of the completion.
+_SHAPES: list[tuple[tuple[str, ...], str]] = [
+    (("prompt",), "completion"),
+    (("instruction", "input"), "output"),
+    (("instruction",), "output"),
+    (("question",), "answer"),
+]
+_EXPECTED = "messages, prompt/completion, instruction/input/output or question/answer"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One pair: the conversation up to the answer, and the answer.
+
+    Attributes:
+        messages: role and content of each turn before the completion; the last is the prompt.
+        completion: the reference answer.
+        where: file and row, for messages to the user.
+    """
+
+    messages: tuple[Message, ...]
+    completion: str
+    where: str
+
+    @property
+    def prompt(self) -> str:
+        """The last turn before the completion."""
+        return self.messages[-1]["content"]
+
+
+@dataclass(frozen=True)
+class Skill:
+    """A set of N prompts with reference completions: something that the model can do, and should keep doing."""
+
+    name: str
+    examples: tuple[Example, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+def load_skill(
+    source: str | Path,
+    columns: Sequence[str] | None = None,
+    name: str | None = None,
+    limit: int | None = None,
+    split: str = "train",
+) -> Skill:
+    """A skill from a JSONL, CSV or Parquet file, or a Hub data set.
+
+    Rows hold `messages` (the last one by the assistant), `prompt`/`completion`, `instruction`/`input`/`output` or
+    `question`/`answer`; or name the `columns`: one or more for the prompt, joined by an empty line, and last the
+    completion. A CSV file may lack a header line: its columns are then named "0", "1", ... and two need no naming.
+
+    Raises:
+        InputError: a file that cannot be read, a row without prompt or completion; it names file and row.
+    """
+    rows = _limited(_rows(str(source), columns, split), limit)
+    examples = tuple(_example(row, where, columns) for where, row in rows)
+    if not examples:
+        raise InputError(f"{source}: expected at least one row with {_EXPECTED}, found none")
+    return Skill(name or Path(source).stem, examples)
+
+
+def load_prompts(source: str | Path, limit: int | None = None) -> list[str]:
+    """The prompts of a JSONL, CSV or Parquet file with a column `prompt`, `instruction`, `question` or `goal`.
+
+    Raises:
+        InputError: a file that cannot be read, or a row without a prompt; it names file and row.
+    """
+    prompts = []
+    for where, row in _limited(_rows(str(source), None, "train"), limit):
+        texts = [row[key] for key in ("prompt", "instruction", "question", "goal", "0") if row.get(key)]
+        if not texts or not isinstance(texts[0], str):
+            raise InputError(f"{where}: expected a text in a column prompt, instruction, question or goal")
+        prompts.append(texts[0])
+    if not prompts:
+        raise InputError(f"{source}: expected at least one prompt, found none")
+    return prompts
+
+
+Row = tuple[str, Mapping[str, Any]]
+
+
+def _rows(source: str, columns: Sequence[str] | None, split: str) -> Iterator[Row]:
+    path = Path(source)
+    readers = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+    if not path.exists():
+        return _hub_rows(source, split)
+    if path.suffix == ".csv":
+        return _csv_rows(path, columns)
+    if path.suffix not in readers:
+        raise InputError(f"{path}: expected a file ending in .jsonl, .csv or .parquet")
+    return readers[path.suffix](path)
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8") as lines:
+        try:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield f"{path}, row {number}", _json_row(line, f"{path}, row {number}")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: expected UTF-8 text: {error}") from error
+
+
+def _json_row(line: str, where: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{where}: expected a JSON object: {error}") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: expected a JSON object, got {type(row).__name__}")
+    return row
+
+
+def _csv_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
+    known = {column for prompts, completion in _SHAPES for column in (*prompts, completion)} | {"goal"}
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        try:
+            rows = list(csv.reader(lines))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: expected CSV in UTF-8: {error}") from error
+    if not rows:
+        return
+    has_header = bool(set(rows[0]) & (set(columns or ()) | known))
+    names = rows[0] if has_header else [str(index) for index in range(len(rows[0]))]
+    for number, row in enumerate(rows[1:] if has_header else rows, 1):
+        if len(row) != len(names):
+            raise InputError(f"{path}, row {number}: expected {len(names)} cells, got {len(row)}")
+        yield f"{path}, row {number}", dict(zip(names, row, strict=True))
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: expected a Parquet file: {error}") from error
+    for number, row in enumerate(table.to_pylist(), 1):
+        yield f"{path}, row {number}", row
+
+
+def _hub_rows(source: str, split: str) -> Iterator[Row]:
+    if Path(source).suffix in {".jsonl", ".csv", ".parquet"}:
+        raise InputError(f"{source}: no such file")
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(source, split=split)
+    except Exception as error:  # the Hub client raises a dozen kinds; all mean that the set is not to be had
+        raise InputError(f"{source}: no such file, and not to be had from the Hub ({type(error).__name__})") from error
+    for number, row in enumerate(rows, 1):
+        yield f"{source}, row {number}", row
+
+
+def _limited(rows: Iterable[Row], limit: int | None) -> Iterator[Row]:
+    for count, row in enumerate(rows):
+        if count == limit:
+            return
+        yield row
+
+
+def _example(row: Mapping[str, Any], where: str, columns: Sequence[str] | None) -> Example:
+    messages, completion = _chat(row, where) if _is_chat(row, columns) else _pair(row, where, columns)
+    if not completion.strip():
+        raise InputError(f"{where}: the completion is empty")
+    if not messages or not messages[-1]["content"].strip():
+        raise InputError(f"{where}: the prompt is empty")
+    return Example(tuple(messages), completion, where)
+
+
+def _is_chat(row: Mapping[str, Any], columns: Sequence[str] | None) -> bool:
+    return columns is None and (row.get("messages") is not None or isinstance(row.get("prompt"), list))
+
+
+def _chat(row: Mapping[str, Any], where: str) -> tuple[list[Message], str]:
+    turns = row["messages"] if row.get("messages") is not None else [*row["prompt"], *(row.get("completion") or ())]
+    if not isinstance(turns, list) or not all(_is_message(turn) for turn in turns):
+        raise InputError(f"{where}: expected messages as a list of {{role, content}} texts")
+    messages = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+    if len(messages) < 2 or messages[-1]["role"] != "assistant":
+        raise InputError(f"{where}: expected messages that end with the assistant's")
+    return messages[:-1], messages[-1]["content"]
+
+
+def _is_message(turn: object) -> bool:
+    return isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in ("role", "content"))
+
+
+def _pair(row: Mapping[str, Any], where: str, columns: Sequence[str] | None) -> tuple[list[Message], str]:
+    prompts, completion = _columns(row, where, columns)
+    for column in (*prompts, completion):
+        if row[column] is not None and not isinstance(row[column], str):
+            raise InputError(f"{where}: expected text in column {column!r}, got {type(row[column]).__name__}")
+    prompt = "\n\n".join(row[column] for column in prompts if row[column])
+    return [{"role": "user", "content": prompt}], row[completion] or ""
+
+
+def _columns(row: Mapping[str, Any], where: str, columns: Sequence[str] | None) -> tuple[Sequence[str], str]:
+    if columns:
+        missing = [column for column in columns if column not in row]
+        if missing or len(columns) < 2:
+            raise InputError(f"{where}: expected columns {list(columns)} (prompt..., completion), found {list(row)}")
+        return columns[:-1], columns[-1]
+    for prompts, completion in [*_SHAPES, (("0",), "1")]:
+        if completion in row and all(column in row for column in prompts) and not (completion == "1" and len(row) > 2):
+            return prompts, completion
+    raise InputError(f"{where}: expected {_EXPECTED}, found {list(row)}; or name the columns")
