@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+ROWS = 1024
+
 
 class Delta(ABC):
     """The change V of one linear module's weight: `[o, i]` (output width, input width), however the layer stores it."""
@@ -38,12 +40,16 @@ class Delta(ABC):
         """`factor * V`."""
 
     @abstractmethod
+    def core(self) -> Float[Tensor, "k l"]:
+        """A small float64 matrix C with V = P C Q^T and orthonormal columns in P and Q: V up to its orientation."""
+
     def singular_values(self) -> Float[Tensor, " r"]:
         """Singular values in float64, descending."""
+        return torch.linalg.svdvals(self.core())
 
+    @abstractmethod
     def norm(self) -> float:
-        """Frobenius norm."""
-        return max(inner(self, self), 0.0) ** 0.5
+        """Frobenius norm, accumulated in float64."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,14 @@ class Dense(Delta):
     def scaled(self, factor: float) -> "Dense":
         return Dense(self.matrix * factor)
 
-    def singular_values(self) -> Float[Tensor, " r"]:
-        return torch.linalg.svdvals(self.matrix.double())
+    def core(self) -> Float[Tensor, "k l"]:
+        matrix = self.matrix.double()
+        wide = matrix.shape[0] < matrix.shape[1]
+        R = torch.linalg.qr(matrix.T if wide else matrix, mode="r").R
+        return R.T if wide else R
+
+    def norm(self) -> float:
+        return float(torch.linalg.vector_norm(self.matrix, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -102,11 +114,14 @@ class LowRank(Delta):
     def scaled(self, factor: float) -> "LowRank":
         return LowRank(self.left * factor, self.right)
 
-    def singular_values(self) -> Float[Tensor, " r"]:
-        """From the QR of both factors and the SVD of an r x r matrix."""
+    def core(self) -> Float[Tensor, "k l"]:
         core_left = torch.linalg.qr(self.left.double(), mode="r").R
         core_right = torch.linalg.qr(self.right.double().T, mode="r").R
-        return torch.linalg.svdvals(core_left @ core_right.T)
+        return core_left @ core_right.T
+
+    def norm(self) -> float:
+        # Not from `inner`: where the columns cancel ([B, -B0] of PiSSA), squaring would lose half of the digits.
+        return float(torch.linalg.vector_norm(self.core()))
 
 
 def inner(a: Delta, b: Delta) -> float:
@@ -117,7 +132,9 @@ def inner(a: Delta, b: Delta) -> float:
         return float(((a.left.double().T @ b.dense().double()) * a.right.double()).sum())
     if isinstance(b, LowRank):
         return inner(b, a)
-    return float(torch.dot(a.dense().double().flatten(), b.dense().double().flatten()))
+    # In slices of rows, so that no whole copy in float64 is made.
+    pairs = zip(a.dense().split(ROWS), b.dense().split(ROWS), strict=True)
+    return sum(float((one.double() * two.double()).sum()) for one, two in pairs)
 
 
 def add(a: Delta, b: Delta) -> Delta:

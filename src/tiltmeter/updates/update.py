@@ -49,7 +49,9 @@ class Update(Mapping[str, Delta]):
         return cls({name: checked(name, _delta(name, value)) for name, value in tensors.items()})
 
     @classmethod
-    def from_adapter(cls, folder: str | Path, base: str | Path | None = None, initial: str | Path | None = None) -> "Update":
+    def from_adapter(
+        cls, folder: str | Path, base: str | Path | None = None, initial: str | Path | None = None
+    ) -> "Update":
         """The effective update of a PEFT LoRA adapter; see `tiltmeter.updates.adapters.read_adapter`."""
         from tiltmeter.updates.adapters import read_adapter
 
