@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 from pydantic import BaseModel
 from safetensors.numpy import save as save_arrays
 
@@ -89,7 +90,7 @@ class RunFolder:
         pq.write_table(table, sink, compression="zstd")
         self._write(f"{name}.parquet", sink.getvalue().to_pybytes())
 
-    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    def write_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write `NAME.safetensors`."""
         whole = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
         self._write(f"{name}.safetensors", save_arrays(whole))

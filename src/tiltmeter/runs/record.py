@@ -1,13 +1,12 @@
 """`run.yaml`: what was run, in enough detail to run it again."""
 
-import math
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, JsonValue, ValidationError, field_validator
+from pydantic import Field, JsonValue, ValidationError
 
 from tiltmeter.errors import InputError
 from tiltmeter.runs.results import SCHEMA, Input, Record
@@ -24,14 +23,6 @@ class RunRecord(Record):
     inputs: list[Input] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
     seed: int | None = None
-
-    @field_validator("arguments")
-    @classmethod
-    def _is_finite(cls, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        for name, value in arguments.items():
-            if any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in _leaves(value)):
-                raise ValueError(f"argument {name} is not a finite number")
-        return arguments
 
     def to_yaml(self) -> str:
         """The text of `run.yaml`, plain ASCII."""
@@ -93,18 +84,10 @@ def explain(error: ValidationError) -> str:
 class _PlainLoader(yaml.SafeLoader):
     """The safe loader without aliases, which can make a small file grow without end."""
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not accepted")
         return super().compose_node(parent, index)
-
-
-def _leaves(value: JsonValue) -> list[JsonValue]:
-    if isinstance(value, dict):
-        return [leaf for part in value.values() for leaf in _leaves(part)]
-    if isinstance(value, list):
-        return [leaf for part in value for leaf in _leaves(part)]
-    return [value]
 
 
 def _first_line(error: Exception) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -71,7 +71,7 @@ def read_transcripts(folder: Path) -> list[Transcript]:
     return list(_transcripts(path)) if path.exists() else []
 
 
-def read_arrays(folder: Path, name: str = "arrays") -> dict[str, np.ndarray[Any, Any]]:
+def read_arrays(folder: Path, name: str = "arrays") -> dict[str, NDArray[Any]]:
     """The arrays of `NAME.safetensors`.
 
     Raises:
@@ -79,7 +79,7 @@ def read_arrays(folder: Path, name: str = "arrays") -> dict[str, np.ndarray[Any,
     """
     path = folder / f"{name}.safetensors"
     try:
-        arrays: dict[str, np.ndarray[Any, Any]] = load_file(path)
+        arrays: dict[str, NDArray[Any]] = load_file(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: not found") from error
     except (OSError, SafetensorError) as error:
