@@ -25,8 +25,10 @@ def is_linear(layer: nn.Module) -> bool:
 
 def widths(layer: nn.Module) -> tuple[int, int]:
     """(o, i) of a linear layer."""
-    first, second = layer.weight.shape  # type: ignore[union-attr, misc]
-    return (second, first) if is_transposed(layer) else (first, second)  # type: ignore[return-value]
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    first, second = weight.shape
+    return (second, first) if is_transposed(layer) else (first, second)
 
 
 def find_linears(module: nn.Module) -> dict[str, nn.Module]:
@@ -43,7 +45,8 @@ def find_blocks(module: nn.Module) -> dict[str, nn.Module]:
     Raises:
         InputError: no such list; the caller can name the blocks (`load_model(..., blocks="path.to.list")`).
     """
-    embedding = module.get_input_embeddings() if hasattr(module, "get_input_embeddings") else None
+    getter = getattr(module, "get_input_embeddings", None)
+    embedding = getter() if callable(getter) else None
     for name, child in module.named_modules():
         if not isinstance(child, nn.ModuleList) or not _is_stack(child):
             continue
@@ -76,7 +79,9 @@ def skeleton(folder: Path) -> nn.Module:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model: nn.Module = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                config, trust_remote_code=False
+            )
     except Exception as error:  # a config can break any line of transformers; each is the file's fault
         cause = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{file}: cannot build a causal language model from it: {cause[0]}") from error

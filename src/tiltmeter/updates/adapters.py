@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 
 from tiltmeter.errors import InputError
-from tiltmeter.updates.adapter_config import FILE, WAY_OUT
+from tiltmeter.updates.adapter_config import FILE, WAY_OUT, check_patterns
 from tiltmeter.updates.adapter_files import AdapterFiles
 from tiltmeter.updates.delta import Delta, Dense, LowRank, add
 from tiltmeter.updates.model_folder import ModelFolder
 from tiltmeter.updates.update import Update, checked
+
+__all__ = ["check_patterns", "read_adapter"]
 
 Parts = dict[str, list[Callable[[], Delta]]]
 

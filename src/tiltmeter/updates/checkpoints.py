@@ -1,6 +1,7 @@
 """The difference of two checkpoints on disk, one pair of tensors in memory at a time."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ def read_difference(base: Path, tuned: Path) -> Update:
     modules = [name.removesuffix(".weight") for name in linears]
     norms = {name: pair.norm(name) for name in pair.names if name not in set(linears)}
     changed = {name: norm for name, norm in norms.items() if norm}
-    update = Update({module: (lambda module=module: pair.dense(module)) for module in modules}, "checkpoint", changed)
+    update = Update({module: partial(pair.dense, module) for module in modules}, "checkpoint", changed)
     if not any(pair.differs(name) for name in linears):
         elsewhere = f"; {len(changed)} other parameters differ, such as {next(iter(changed))}" if changed else ""
         raise InputError(f"{tuned}: no linear layer's weight differs from {base}{elsewhere}")

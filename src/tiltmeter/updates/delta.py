@@ -45,7 +45,8 @@ class Delta(ABC):
 
     def singular_values(self) -> Float[Tensor, " r"]:
         """Singular values in float64, descending."""
-        return torch.linalg.svdvals(self.core())
+        values: Tensor = torch.linalg.svdvals(self.core())
+        return values
 
     @abstractmethod
     def norm(self) -> float:
@@ -78,7 +79,7 @@ class Dense(Delta):
     def core(self) -> Float[Tensor, "k l"]:
         matrix = self.matrix.double()
         wide = matrix.shape[0] < matrix.shape[1]
-        R = torch.linalg.qr(matrix.T if wide else matrix, mode="r").R
+        R: Tensor = torch.linalg.qr(matrix.T if wide else matrix, mode="r").R
         return R.T if wide else R
 
     def norm(self) -> float:
@@ -115,8 +116,8 @@ class LowRank(Delta):
         return LowRank(self.left * factor, self.right)
 
     def core(self) -> Float[Tensor, "k l"]:
-        core_left = torch.linalg.qr(self.left.double(), mode="r").R
-        core_right = torch.linalg.qr(self.right.double().T, mode="r").R
+        core_left: Tensor = torch.linalg.qr(self.left.double(), mode="r").R
+        core_right: Tensor = torch.linalg.qr(self.right.double().T, mode="r").R
         return core_left @ core_right.T
 
     def norm(self) -> float:
@@ -133,7 +134,7 @@ def inner(a: Delta, b: Delta) -> float:
     if isinstance(b, LowRank):
         return inner(b, a)
     # In slices of rows, so that no whole copy in float64 is made.
-    pairs = zip(a.dense().split(ROWS), b.dense().split(ROWS), strict=True)
+    pairs = zip(torch.split(a.dense(), ROWS), torch.split(b.dense(), ROWS), strict=True)
     return sum(float((one.double() * two.double()).sum()) for one, two in pairs)
 
 

@@ -1,6 +1,7 @@
 """Random updates to compare with: what would an update of this size, or of this spectrum, have done by chance?"""
 
 import hashlib
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -16,14 +17,12 @@ def same_spectrum(update: Update, seed: int = 0) -> Update:
     C [k, k] has the singular values of the module's change, U [o, k] and V [i, k] are Haar-random with orthonormal
     columns. A module's result depends on the seed, its name and its change alone. float32, of kind "null".
     """
-    return Update({name: (lambda name=name: _rotated(update[name], _generator(seed, name))) for name in update}, "null")
+    return Update({name: partial(_rotated, update, seed, name) for name in update}, "null")
 
 
 def dense_same_norm(update: Update, seed: int = 0) -> Update:
     """Each module's change replaced by a dense Gaussian direction of the same Frobenius norm; float32, kind "null"."""
-    return Update(
-        {name: (lambda name=name: _gaussian(update[name], _generator(seed, name))) for name in update}, "null"
-    )
+    return Update({name: partial(_gaussian, update, seed, name) for name in update}, "null")
 
 
 def haar(rows: int, columns: int, generator: torch.Generator) -> Float[Tensor, "rows columns"]:
@@ -32,18 +31,21 @@ def haar(rows: int, columns: int, generator: torch.Generator) -> Float[Tensor, "
     Source: Mezzadri (2007), How to generate random matrices from the classical compact groups.
     """
     Q, R = torch.linalg.qr(torch.randn(rows, columns, generator=generator))
-    return Q * torch.where(R.diagonal() < 0, -1.0, 1.0)
+    signed: Tensor = Q * torch.where(R.diagonal() < 0, -1.0, 1.0)
+    return signed
 
 
-def _rotated(delta: Delta, generator: torch.Generator) -> Delta:
+def _rotated(update: Update, seed: int, name: str) -> Delta:
+    delta, generator = update[name], _generator(seed, name)
     core = delta.core().float().cpu()
     left = haar(delta.shape[0], core.shape[0], generator) @ core
     right = haar(delta.shape[1], core.shape[1], generator).T
     return LowRank(left, right) if isinstance(delta, LowRank) else Dense(left @ right)
 
 
-def _gaussian(delta: Delta, generator: torch.Generator) -> Delta:
-    direction = torch.randn(*delta.shape, generator=generator)
+def _gaussian(update: Update, seed: int, name: str) -> Delta:
+    delta = update[name]
+    direction = torch.randn(*delta.shape, generator=_generator(seed, name))
     return Dense(direction * (delta.norm() / float(direction.double().norm())))
 
 

@@ -1,6 +1,8 @@
 """An update: the change of a model's linear modules, as a lazy mapping from module name to `Delta`."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -90,7 +92,7 @@ class Update(Mapping[str, Delta]):
 
     def map(self, function: Callable[[str, Delta], Delta], kind: str | None = None) -> "Update":
         """The update with `function(name, delta)` in the place of each `Delta`, computed when it is asked for."""
-        lazy = {name: (lambda name=name: function(name, self[name])) for name in self}
+        lazy = {name: partial(_mapped, function, self, name) for name in self}
         return Update(lazy, kind or self.kind, self.not_covered)
 
     def loaded(self) -> "Update":
@@ -103,7 +105,7 @@ class Update(Mapping[str, Delta]):
 
     def norm(self) -> float:
         """Frobenius norm over all modules."""
-        return sum(delta.norm() ** 2 for delta in self.values()) ** 0.5
+        return math.hypot(*(delta.norm() for delta in self.values()))
 
     def __mul__(self, factor: float) -> "Update":
         scaled = self.map(lambda _, delta: delta.scaled(factor))
@@ -120,7 +122,7 @@ class Update(Mapping[str, Delta]):
         names = dict.fromkeys([*self, *other])
         uncovered = dict.fromkeys([*self.not_covered, *other.not_covered])
         return Update(
-            {name: (lambda name=name: _sum(name, self, other)) for name in names},
+            {name: partial(_sum, name, self, other) for name in names},
             self.kind,
             {name: self.not_covered.get(name, 0.0) + other.not_covered.get(name, 0.0) for name in uncovered},
         )
@@ -139,6 +141,10 @@ def checked(name: str, delta: Delta) -> Delta:
         if not torch.isfinite(tensor).all():
             raise InputError(f"module {name}: expected finite numbers, found NaN or Inf in its update")
     return delta
+
+
+def _mapped(function: Callable[[str, Delta], Delta], update: Update, name: str) -> Delta:
+    return function(name, update[name])
 
 
 def _sum(name: str, a: Update, b: Update) -> Delta:
