@@ -115,24 +115,20 @@ def scales(folder: Path, config: AdapterConfig, names: list[str]) -> dict[str, t
     Raises:
         InputError: a pattern that is invalid or does not finish.
     """
-    ranks = _first_match(folder, "rank_pattern", config.rank_pattern or {}, names)
-    alphas = _first_match(folder, "alpha_pattern", config.alpha_pattern or {}, names)
+    ranks = _first_key(folder, "rank_pattern", [*(config.rank_pattern or {})], names)
+    alphas = _first_key(folder, "alpha_pattern", [*(config.alpha_pattern or {})], names)
     found = {}
     for name in names:
-        r, alpha = int(ranks.get(name, config.r)), alphas.get(name, config.lora_alpha)
+        r = (config.rank_pattern or {}).get(ranks[name], config.r)
+        alpha = (config.alpha_pattern or {}).get(alphas[name], config.lora_alpha)
         found[name] = (r, alpha / (r**0.5 if config.use_rslora else r))
     return found
 
 
-def _first_match(
-    folder: Path, field: str, table: dict[str, int] | dict[str, float], names: list[str]
-) -> dict[str, float]:
-    found: dict[str, float] = {}
-    matched = _matches(folder, field, [_suffix(key) for key in table], names)
-    for key, value in table.items():
-        found = {**dict.fromkeys(matched[_suffix(key)], value), **found}
-    # PEFT falls back on the module's own name as a key, which need not be a valid pattern of itself.
-    return {**{name: table[name] for name in names if name in table}, **found}
+def _first_key(folder: Path, field: str, keys: list[str], names: list[str]) -> dict[str, str]:
+    """The first key that matches each name, or the name itself."""
+    matched = _matches(folder, field, [_suffix(key) for key in keys], names)
+    return {name: next((key for key in keys if name in matched[_suffix(key)]), name) for name in names}
 
 
 def _suffix(key: str) -> str:
