@@ -7,7 +7,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("tiltmeter", "beartype.beartype")
+install_import_hook("tiltmeter", "typecheck.check")
 
 import torch
 

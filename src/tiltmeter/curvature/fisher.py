@@ -74,7 +74,7 @@ class Fisher:
         unknown = [name for name in names if name not in model.linears]
         if unknown:
             raise InputError(f"no linear modules of the model: {unknown}; it has {list(model.linears)[:8]}, ...")
-        self._layers, self.not_covered = coverage(model, next(self._batches()), names)
+        self._layers, self.not_covered = coverage(model, self._probe(), names)
         self.not_covered |= _other_matrices(model, names)
         self.modules = list(self._layers)
         self.blocks = [block_index(name, model.blocks) for name in self.modules]
@@ -176,6 +176,11 @@ class Fisher:
 
     def _batches(self) -> Iterator[Batch]:
         return batches(self.encoded, self._batch_size, self.model.tokenizer, self.model.device)
+
+    def _probe(self) -> Batch:
+        """The shortest example alone: enough to see which modules are called, and how."""
+        shortest = min(self.encoded, key=lambda example: len(example.ids))
+        return next(batches([shortest], 1, self.model.tokenizer, self.model.device))
 
     @cached_property
     def _batch_order(self) -> Tensor:
