@@ -5,23 +5,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tiny
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
+
+import tiny
 
 Weights = dict[str, Tensor]
 
 
-def model(family: str, tied: bool = False, seed: int = 0) -> PreTrainedModel:
+# transformers' models are `Any` here: their decorators hide the types of `to` and `from_config`.
+def model(family: str, tied: bool = False, seed: int = 0) -> Any:
     """A tiny random model in float64."""
     torch.manual_seed(seed)
     config = copy.deepcopy(tiny.CONFIGS[family])
     config.tie_word_embeddings = tied
-    made: PreTrainedModel = AutoModelForCausalLM.from_config(config).double()
-    return shaken(made, lambda name: True)
+    make: Any = AutoModelForCausalLM
+    return shaken(make.from_config(config).double(), lambda name: True)
 
 
 def shaken(module: Any, chosen: Callable[[str], bool], seed: int = 1) -> Any:

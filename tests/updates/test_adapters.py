@@ -78,7 +78,7 @@ def test_effective_update_equals_peft_merge_minus_base(case: Case, tmp_path: Pat
         assert alone.not_covered == update.not_covered
         assert all(isinstance(delta, LowRank) for delta in alone.values())
     else:
-        with pytest.raises(InputError, match="adapter_model.safetensors: .*base"):
+        with pytest.raises(InputError, match=r"adapter_model\.safetensors: .*base"):
             Update.from_adapter(tmp_path / "adapter", initial=initial)
 
 

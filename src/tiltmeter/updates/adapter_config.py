@@ -128,7 +128,8 @@ def scales(folder: Path, config: AdapterConfig, names: list[str]) -> dict[str, t
 def _first_key(folder: Path, field: str, keys: list[str], names: list[str]) -> dict[str, str]:
     """The first key that matches each name, or the name itself."""
     matched = _matches(folder, field, [_suffix(key) for key in keys], names)
-    return {name: next((key for key in keys if name in matched[_suffix(key)]), name) for name in names}
+    found = {name: key for key in reversed(keys) for name in matched[_suffix(key)]}
+    return {name: found.get(name, name) for name in names}
 
 
 def _suffix(key: str) -> str:

@@ -33,7 +33,7 @@ def read_adapter(folder: Path, base: Path | None = None, initial: Path | None = 
         folder: adapter_config.json and adapter_model.safetensors.
         base: the model's folder; needed for DoRA, trained tokens and whatever is saved whole. With it every name and
             shape is checked, and module names are those of its `named_modules()`.
-        initial: the adapter as it was before training; needed where the initialisation changed the base.
+        initial: the adapter as it was before training; needed, and read, only where the initialisation changed the base.
 
     Raises:
         InputError: an unsafe or broken file, an unsupported kind, keys that match nothing, factors that do not fit, NaN

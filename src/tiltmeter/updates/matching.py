@@ -25,8 +25,6 @@ def matches(patterns: list[str], names: list[str], full: bool = False) -> dict[s
     """
     if not patterns:
         return {}
-    if not any(set(pattern) & set("*+?{|") for pattern in patterns):
-        return _match(patterns, names, full)
     question = json.dumps([patterns, names, full])
     try:
         answer = subprocess.run(
@@ -43,13 +41,10 @@ def matches(patterns: list[str], names: list[str], full: bool = False) -> dict[s
 
 
 def _match(patterns: list[str], names: list[str], full: bool) -> dict[str, list[str]]:
-    try:
-        matcher = {pattern: re.compile(pattern) for pattern in patterns}
-    except (re.error, RecursionError, OverflowError) as error:
-        raise HopelessPatternError(f"{patterns!r}: invalid regular expression: {error}") from error
+    compiled = {pattern: re.compile(pattern) for pattern in patterns}
     return {
-        pattern: [name for name in names if (compiled.fullmatch if full else compiled.match)(name)]
-        for pattern, compiled in matcher.items()
+        pattern: [name for name in names if (regex.fullmatch if full else regex.match)(name)]
+        for pattern, regex in compiled.items()
     }
 
 

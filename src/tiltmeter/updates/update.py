@@ -100,8 +100,12 @@ class Update(Mapping[str, Delta]):
         return Update(dict(self), self.kind, self.not_covered)
 
     def inner(self, other: "Update") -> float:
-        """`<dW, dV>`: the sum over common modules of `tr(dW_m^T dV_m)`, in float64."""
-        return sum(inner(self[name], other[name]) for name in self if name in other)
+        """`<dW, dV>`: the sum over common modules of `tr(dW_m^T dV_m)`, in float64.
+
+        Raises:
+            InputError: shapes that differ; it names the module.
+        """
+        return math.fsum(inner(*_alike(name, self, other)) for name in self if name in other)
 
     def norm(self) -> float:
         """Frobenius norm over all modules."""
@@ -148,14 +152,16 @@ def _mapped(function: Callable[[str, Delta], Delta], update: Update, name: str) 
 
 
 def _sum(name: str, a: Update, b: Update) -> Delta:
-    if name not in a:
-        return b[name]
-    if name not in b:
-        return a[name]
+    if name in a and name in b:
+        return add(*_alike(name, a, b))
+    return a[name] if name in a else b[name]
+
+
+def _alike(name: str, a: Update, b: Update) -> tuple[Delta, Delta]:
     one, two = a[name], b[name]
     if one.shape != two.shape:
-        raise InputError(f"module {name}: cannot add updates of shapes {one.shape} and {two.shape}")
-    return add(one, two)
+        raise InputError(f"module {name}: cannot combine updates of shapes {one.shape} and {two.shape}")
+    return one, two
 
 
 def _delta(name: str, value: Tensor | tuple[Tensor, Tensor]) -> Delta:
