@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from tiltmeter.runs import RunFolder, RunRecord
 from tiltmeter.runs.results import (
@@ -153,7 +154,7 @@ def write_audit(
     """A finished audit in `folder`."""
     result = audit_result(inputs=list(inputs)) if result is None and inputs else result or audit_result()
     with RunFolder(folder) as run:
-        arguments = {"base": "base", "tuned": "tuned", "skills": ["refusal.jsonl"]}
+        arguments: dict[str, JsonValue] = {"base": "base", "tuned": "tuned", "skills": ["refusal.jsonl"]}
         run.write_record(
             RunRecord(verb="audit", arguments=arguments, inputs=result.inputs, versions=result.versions, seed=0)
         )

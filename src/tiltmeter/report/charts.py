@@ -26,8 +26,8 @@ def label(text: str) -> str:
 def heatmap(grid: Grid) -> Spec:
     """Overlap by block and module kind on a logarithmic colour scale: one trace per score, the first one shown."""
     traces = [_heat(grid, score, visible=score == SCORES[0]) for score in SCORES]
-    height = 110 + max(26 * len(grid.blocks), 90)
-    layout = _layout(height, margin={"l": 40, "r": 10, "t": 10, "b": 60})
+    height = 60 + max(28 * len(grid.blocks), 90)
+    layout = _layout(height, margin={"l": 40, "r": 10, "t": 10, "b": 40})
     layout["xaxis"] |= {"type": "category", "showgrid": False, "title": None, "tickangle": "auto"}
     layout["yaxis"] |= {"type": "category", "showgrid": False, "autorange": "reversed", "title": {"text": "block"}}
     return {"data": traces, "layout": layout}
@@ -127,7 +127,7 @@ def _layout(height: int, margin: dict[str, int]) -> Spec:
 def _heat(grid: Grid, score: str, *, visible: bool) -> Spec:
     values = [[_log(_mean(cell, score)) for cell in row] for row in grid.cells]
     found = [value for row in values for value in row if value is not None]
-    ticks = _log_ticks([10**value for value in found])
+    ticks = _log_ticks([10**value for value in found], least=2)
     return {
         "type": "heatmap",
         "visible": visible,
@@ -187,17 +187,20 @@ def _all_x(data: list[Spec]) -> list[float]:
     return [x for trace in data for x in trace["x"] if x is not None]
 
 
-def _log_ticks(values: Sequence[float]) -> Spec:
-    """Ticks at powers of ten, at 1, 2 and 5 where the values span little; at most about eight."""
+def _log_ticks(values: Sequence[float], least: int = 3) -> Spec:
+    """At least `least` round ticks for a logarithmic axis: powers of ten, finer steps over a short span."""
     if not values:
         return {}
     low, high = math.log10(min(values)), math.log10(max(values))
-    steps = (1, 2, 5) if high - low < 2 else (1,)
     stride = max(1, math.ceil((high - low) / 8))
     powers = range(math.floor(low) - 1, math.ceil(high) + 2, stride)
-    ticks = [step * 10.0**power for power in powers for step in steps]
-    inside = [tick for tick in ticks if low - 0.3 <= math.log10(tick) <= high + 0.3]
-    return {"tickvals": inside, "ticktext": [figure(tick, 1) for tick in inside]}
+    for steps in ((1,), (1, 2, 5), (1, 2, 3, 4, 6, 8)):
+        ticks = [step * 10.0**power for power in powers for step in steps]
+        inside = [tick for tick in ticks if low - 0.1 <= math.log10(tick) <= high + 0.1]
+        if len(inside) >= least:
+            return {"tickvals": inside, "ticktext": [figure(tick, 1) for tick in inside]}
+    ends = sorted({min(values), max(values)})
+    return {"tickvals": ends, "ticktext": [figure(tick) for tick in ends]}
 
 
 def _bent_ticks(values: Sequence[float], bend: float) -> Spec:

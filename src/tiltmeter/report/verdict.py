@@ -43,9 +43,8 @@ def cautions(result: AuditResult) -> list[str]:
     if result.chat_template_changed:
         notes.append("The chat template of base and tuned differs: behaviour can change with no change of weights.")
     if result.update.not_covered:
-        count = len(result.update.not_covered)
         notes.append(
-            f"{count} {'entry' if count == 1 else 'entries'} of the files not covered by the overlap; see below."
+            f"The overlap leaves out part of what the files hold: {len(result.update.not_covered)} in all, below."
         )
     return notes
 
