@@ -1,0 +1,29 @@
+"""Measures how far fine-tuning tilts a language model out of its alignment: before, during and after training."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tiltmeter.curvature.fisher import Fisher as Fisher
+    from tiltmeter.curvature.overlap import overlap_score as overlap_score
+    from tiltmeter.models import load_model as load_model
+    from tiltmeter.models import load_tuned as load_tuned
+    from tiltmeter.skills import load_skill as load_skill
+    from tiltmeter.updates.update import Update as Update
+
+# Imported at first use: torch takes seconds, and the command line must answer --help at once.
+_PUBLIC = {
+    "Fisher": "tiltmeter.curvature.fisher",
+    "Update": "tiltmeter.updates.update",
+    "load_model": "tiltmeter.models",
+    "load_skill": "tiltmeter.skills",
+    "load_tuned": "tiltmeter.models",
+    "overlap_score": "tiltmeter.curvature.overlap",
+}
+__all__ = list(_PUBLIC)  # noqa: PLE0605 - one list, not two that drift
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'tiltmeter' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)

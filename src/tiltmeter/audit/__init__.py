@@ -1,0 +1,1 @@
+"""The main job: audit a fine-tuned model against its base."""

@@ -1,0 +1,176 @@
+"""One audit from files to a run folder."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from tiltmeter.audit import record
+from tiltmeter.audit.measure import Figures, Observation, Settings, measure, observe, utility_losses
+from tiltmeter.behaviour.judges import Judge
+from tiltmeter.curvature.fisher import Fisher, Labels, Reduction
+from tiltmeter.errors import InputError
+from tiltmeter.generation import Sampling
+from tiltmeter.models import is_adapter, load_model, load_tuned, local_folder
+from tiltmeter.runs.folder import RunFolder
+from tiltmeter.runs.inputs import hash_input
+from tiltmeter.runs.record import RunRecord, tool_versions
+from tiltmeter.runs.results import AuditResult, Input, UpdateSummary
+from tiltmeter.skills import Skill, load_prompts, load_skill
+from tiltmeter.updates.update import Update
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to audit: paths or Hub ids as the user gave them, and how.
+
+    Attributes:
+        base, tuned: the base model, and a checkpoint or a PEFT adapter of it.
+        skills: files or Hub sets of prompt/completion pairs.
+        prompts: files of prompts to answer and judge.
+        judge: the name of the judge, for the record.
+        initial: the adapter before training, where its initialisation changed the base (PiSSA, OLoRA).
+    """
+
+    base: str
+    tuned: str
+    skills: tuple[str, ...]
+    prompts: tuple[str, ...] = ()
+    judge: str | None = None
+    initial: str | None = None
+    labels: Labels = "data"
+    reduction: Reduction = "sum"
+    dtype: str = "float32"
+    device: str = "cpu"
+    max_length: int | None = None
+    settings: Settings = field(default_factory=Settings)
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def record(self, inputs: list[Input]) -> RunRecord:
+        """What `run.yaml` says of this request."""
+        plain = {**asdict(self), "skills": list(self.skills), "prompts": list(self.prompts)}
+        return RunRecord(
+            verb="audit", arguments=plain, inputs=inputs, versions=tool_versions(), seed=self.settings.seed
+        )
+
+
+def run_audit(request: Request, out: Path, judge: Judge | None) -> AuditResult:
+    """Audits and writes the run folder `out`.
+
+    Raises:
+        InputError: any input that cannot be used, or `out` is no place for a run.
+        NothingMeasured: a skill without examples.
+    """
+    skills, prompts = _named_skills(request.skills), _named_prompts(request.prompts)
+    folders = [local_folder(request.base), local_folder(request.tuned)]
+    update = read_update(*folders, None if request.initial is None else Path(request.initial))
+    with RunFolder(out) as run:
+        inputs = hash_inputs(request, *folders)
+        base = load_model(folders[0], DTYPES[request.dtype], request.device)
+        fishers = {
+            name: Fisher(base, skill, request.labels, request.reduction, max_length=request.max_length)
+            for name, skill in skills.items()
+        }
+        encoded = {name: fisher.encoded for name, fisher in fishers.items()}
+        figures = {name: measure(fisher, [update], request.settings)[0] for name, fisher in fishers.items()}
+        before = observe(base, encoded, prompts, judge, request.sampling)
+        tuned = load_tuned(*folders, DTYPES[request.dtype], request.device)
+        after = observe(tuned, encoded, prompts, judge, request.sampling)
+        run.write_record(request.record(inputs))
+        return write_audit(run, request, inputs, update, Evidence(skills, fishers, figures, before, after))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that was measured for one audit, by name of the skill; `before` and `after` are the two models."""
+
+    skills: Mapping[str, Skill]
+    fishers: Mapping[str, Fisher]
+    figures: Mapping[str, Figures]
+    before: Observation
+    after: Observation
+
+
+def write_audit(
+    run: RunFolder, request: Request, inputs: list[Input], update: Update, evidence: Evidence
+) -> AuditResult:
+    """Writes result, tables, arrays and transcripts of an audit into an open run folder."""
+    figures, before, after = evidence.figures, evidence.before, evidence.after
+    losses = utility_losses({name: fisher.encoded for name, fisher in evidence.fishers.items()}, before, after)
+    result = AuditResult(
+        inputs=inputs,
+        versions=tool_versions(),
+        seed=request.settings.seed,
+        dtype=request.dtype,
+        labels=request.labels,
+        reduction=request.reduction,
+        update=_summary(update, next(iter(evidence.fishers.values()))),
+        skills={name: record.skill_record(figures[name], losses[name], request.reduction) for name in figures},
+        chat_template_changed=before.chat_template != after.chat_template,
+        chat_templates={"base": before.chat_template, "tuned": after.chat_template},
+        behaviour=record.behaviour_records(before, after),
+        judge=request.judge,
+    )
+    run.write_result(result)
+    run.write_table("modules", [row for name in figures for row in record.module_rows(name, figures[name])])
+    run.write_table(
+        "examples",
+        [
+            row
+            for name in figures
+            for row in record.example_rows(name, evidence.skills[name], figures[name], losses[name])
+        ],
+    )
+    run.write_arrays("arrays", record.arrays(evidence.fishers, figures))
+    run.write_lines("transcripts", record.transcripts(before, after))
+    return result
+
+
+def read_update(base: Path, tuned: Path, initial: Path | None = None) -> Update:
+    """The update from base to tuned, whichever kind `tuned` is."""
+    if is_adapter(tuned):
+        return Update.from_adapter(tuned, base=base, initial=initial)
+    if initial is not None:
+        raise InputError(f"{tuned}: an initial adapter was given, but this is no adapter")
+    return Update.between(base, tuned)
+
+
+def _summary(update: Update, fisher: Fisher) -> UpdateSummary:
+    """Modules that are in the update but not in the Fisher are not covered either, with their norm."""
+    measured = [name for name in update if name in fisher.modules]
+    outside = {name: update[name].norm() for name in update if name not in fisher.modules}
+    norm = sum(update[name].norm() ** 2 for name in measured) ** 0.5
+    reasons = {name: reason for name, reason in fisher.not_covered.items() if name not in outside}
+    return UpdateSummary(
+        kind=update.kind, norm=norm, modules=len(measured), not_covered={**update.not_covered, **outside, **reasons}
+    )
+
+
+def _named_skills(sources: tuple[str, ...]) -> dict[str, Skill]:
+    skills = {skill.name: skill for skill in map(load_skill, sources)}
+    if len(skills) < len(sources):
+        raise InputError(f"two skills of the same name among {list(sources)}: rename a file")
+    if not skills:
+        raise InputError("expected at least one skill (--skill FILE)")
+    return skills
+
+
+def _named_prompts(sources: tuple[str, ...]) -> dict[str, list[str]]:
+    prompts = {Path(source).stem: load_prompts(source) for source in sources}
+    if len(prompts) < len(sources):
+        raise InputError(f"two sets of prompts of the same name among {list(sources)}: rename a file")
+    return prompts
+
+
+def hash_inputs(request: Request, base: Path, tuned: Path) -> list[Input]:
+    """Every file that goes into an audit, with its hash."""
+    inputs = [hash_input(request.base, "base", base), hash_input(request.tuned, "tuned", tuned)]
+    if request.initial is not None:
+        inputs.append(hash_input(request.initial, "initial"))
+    for role, sources in (("skill", request.skills), ("prompts", request.prompts)):
+        # A Hub set has no file to hash.
+        inputs += [hash_input(source, role) for source in sources if Path(source).exists()]
+    return inputs

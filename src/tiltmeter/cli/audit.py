@@ -1,0 +1,55 @@
+"""`tiltmeter audit`."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from tiltmeter.cli.limits import FailOn, exceeded, parse_limits
+from tiltmeter.cli.options import Out, named_judge
+
+
+def audit(
+    base: Annotated[str, typer.Argument(help="The base model: a folder or a Hub id.")],
+    tuned: Annotated[str, typer.Argument(help="The tuned model: a checkpoint or a PEFT adapter, folder or Hub id.")],
+    skill: Annotated[list[str], typer.Option(help="Pairs of prompt and completion: JSONL, CSV, Parquet or a Hub set.")],
+    out: Out,
+    prompts: Annotated[list[str] | None, typer.Option(help="Prompts to answer and judge, before and after.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Who judges the answers to the prompts: organism.")] = None,
+    initial: Annotated[str | None, typer.Option(help="The adapter before training (PiSSA, OLoRA).")] = None,
+    dims: Annotated[int, typer.Option(min=1, help="Largest eigenvalues of the Fisher to report.")] = 8,
+    projected: Annotated[int | None, typer.Option(min=1, help="Also the study's score, projected to k numbers.")] = None,
+    draws: Annotated[int, typer.Option(min=2, help="Random updates of the same rank to measure.")] = 20,
+    labels: Annotated[Literal["data", "sampled"], typer.Option(help="Completions of the Fisher.")] = "data",
+    reduction: Annotated[Literal["sum", "mean"], typer.Option(help="Over the tokens of a completion.")] = "sum",
+    dtype: Annotated[Literal["float32", "float64", "bfloat16"], typer.Option(help="Of weights in memory.")] = "float32",
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")] = "cpu",
+    max_length: Annotated[int | None, typer.Option(min=2, help="Tokens kept of each example.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer to a prompt.")] = 128,
+    seed: Annotated[int, typer.Option(help="Of nulls, projection and answers.")] = 0,
+    fail_on: FailOn = None,
+) -> int:
+    """Measure a fine-tuned model against its base: overlap with nulls, utility loss, judged behaviour."""
+    from tiltmeter.audit.measure import Settings
+    from tiltmeter.audit.run import Request, run_audit
+    from tiltmeter.cli.tables import print_audit
+    from tiltmeter.generation import Sampling
+
+    request = Request(
+        base=base,
+        tuned=tuned,
+        skills=tuple(skill),
+        prompts=tuple(prompts or ()),
+        judge=judge,
+        initial=initial,
+        labels=labels,
+        reduction=reduction,
+        dtype=dtype,
+        device=device,
+        max_length=max_length,
+        settings=Settings(dims, projected, draws, seed),
+        sampling=Sampling(max_new_tokens=max_new_tokens, seed=seed),
+    )
+    limits = parse_limits(fail_on)
+    result = run_audit(request, out, named_judge(judge, bool(prompts)))
+    print_audit(result, out)
+    return exceeded(result, limits)
