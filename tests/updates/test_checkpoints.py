@@ -93,6 +93,16 @@ def test_one_side_may_lack_the_prefix_and_carry_old_buffers(tmp_path: Path) -> N
     assert after.not_covered == before.not_covered
 
 
+def test_a_missing_bias_is_no_old_buffer(tmp_path: Path) -> None:
+    pair(tmp_path, "gpt2", tied=True)
+    file = tmp_path / "tuned" / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["transformer.h.0.attn.c_attn.bias"]
+    save_file(tensors, file)
+    with pytest.raises(InputError, match=r"tuned: no tensor transformer\.h\.0\.attn\.c_attn\.bias in its files"):
+        Update.between(tmp_path / "base", tmp_path / "tuned")
+
+
 def test_only_one_pair_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pair(tmp_path, "llama", tied=False, base_shard="20KB")
     alive: weakref.WeakSet[Tensor] = weakref.WeakSet()

@@ -33,7 +33,7 @@ def read_adapter(folder: Path, base: Path | None = None, initial: Path | None = 
         folder: adapter_config.json and adapter_model.safetensors.
         base: the model's folder; needed for DoRA, trained tokens and whatever is saved whole. With it every name and
             shape is checked, and module names are those of its `named_modules()`.
-        initial: the adapter as it was before training; needed, and read, only where the initialisation changed the base.
+        initial: the adapter as it was before training; needed, and read, where the initialisation changed the base.
 
     Raises:
         InputError: an unsafe or broken file, an unsupported kind, keys that match nothing, factors that do not fit, NaN
@@ -41,8 +41,8 @@ def read_adapter(folder: Path, base: Path | None = None, initial: Path | None = 
     """
     adapter = _Adapter(folder, None if base is None else ModelFolder(base), initial)
     covered, others = adapter.parts()
-    not_covered = {name: reduce(add, (part() for part in parts)).norm() for name, parts in others.items()}
-    not_covered = {name: norm for name, norm in not_covered.items() if norm}
+    norms = {name: _total(folder, name, parts).norm() for name, parts in others.items()}
+    not_covered = {name: norm for name, norm in norms.items() if norm}
     update = Update(
         {name: partial(_total, folder, name, parts) for name, parts in covered.items()}, "adapter", not_covered
     )
@@ -92,7 +92,7 @@ class _Adapter:
         left, right = self.files.scaled_factors(module)
         if self.initial is None:
             return LowRank(left, right)
-        left0, right0 = self.initial.scaled_factors(module)
+        left0, right0 = (factor.to(left.dtype) for factor in self.initial.scaled_factors(module))
         if torch.equal(left, left0) and torch.equal(right, right0):
             left, left0 = torch.zeros_like(left), torch.zeros_like(left0)  # exactly zero, not up to rounding
         return LowRank(torch.cat([left, -left0], dim=1), torch.cat([right, right0], dim=0))

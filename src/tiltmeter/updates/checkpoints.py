@@ -24,9 +24,9 @@ def read_difference(base: Path, tuned: Path) -> Update:
             or Inf, or no difference at all.
     """
     pair = _Pair(ModelFolder(base), ModelFolder(tuned))
-    linears = [name for name in pair.names if pair.covers(name)]
+    linears = {name: None for name in pair.names if pair.covers(name)}
     modules = [name.removesuffix(".weight") for name in linears]
-    norms = {name: pair.norm(name) for name in pair.names if name not in set(linears)}
+    norms = {name: pair.norm(name) for name in pair.names if name not in linears}
     changed = {name: norm for name, norm in norms.items() if norm}
     update = Update({module: partial(pair.dense, module) for module in modules}, "checkpoint", changed)
     if not any(pair.differs(name) for name in linears):
@@ -95,4 +95,7 @@ class _Pair:
 def _never_loaded(name: str, folder: ModelFolder) -> bool:
     """Buffers that older releases saved and that transformers ignores."""
     ignored = getattr(folder.model, "_keys_to_ignore_on_load_unexpected", None) or ()
-    return any(re.search(pattern, name) for pattern in (*ignored, r"rotary_emb\.inv_freq"))
+    # The patterns are loose (GPT-2's "attn.bias" also fits c_attn.bias): no parameter is ever ignored.
+    return name not in folder.parameters and any(
+        re.search(pattern, name) for pattern in (*ignored, r"rotary_emb\.inv_freq")
+    )
