@@ -110,14 +110,19 @@ _HOVER = {"hovertemplate": "%{text}<extra></extra>"}
 
 def _layout(height: int, margin: dict[str, int]) -> Spec:
     axis = {"gridcolor": "var(--line)", "zeroline": False, "automargin": True, "fixedrange": True, "ticks": ""}
+    font = {"family": "system-ui, sans-serif", "size": 12, "color": "var(--ink)"}
     return {
         "height": height,
         "margin": margin,
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, sans-serif", "size": 12, "color": "var(--ink)"},
+        "font": font,
         "dragmode": False,
-        "hoverlabel": {"bgcolor": "var(--card)", "bordercolor": "var(--line)", "font": {"color": "var(--ink)"}},
+        "hoverlabel": {
+            "bgcolor": "var(--card)",
+            "bordercolor": "var(--line)",
+            "font": {"family": _FONT, "color": "var(--ink)"},
+        },
         "legend": {"orientation": "h", "y": -0.35, "yref": "container", "yanchor": "bottom", "x": 0},
         "xaxis": dict(axis),
         "yaxis": dict(axis),

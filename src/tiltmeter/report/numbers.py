@@ -1,7 +1,5 @@
 """Figures as a person reads them."""
 
-import math
-
 from tiltmeter.runs.results import Interval
 
 DASH, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
@@ -18,12 +16,14 @@ def figure(value: float | None, digits: int = 3) -> str:
         return DASH
     if value == 0:
         return "0"
-    if 1e-3 <= abs(float(f"{value:.{digits - 1}e}")) < 1e5:
-        whole = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-        return f"{value:.{whole}f}".replace("-", MINUS)
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    if -3 <= int(exponent) < 5:
+        return f"{value:.{max(0, digits - 1 - int(exponent))}f}".replace("-", MINUS)
     mantissa = mantissa.rstrip("0").rstrip(".").replace("-", MINUS)
-    return f"{mantissa}\u2009{TIMES}\u200910{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    power = f"10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    if digits == 1 and mantissa == "1":
+        return power
+    return f"{mantissa}\u2009{TIMES}\u2009{power}"
 
 
 def span(interval: Interval | None, digits: int = 3) -> str:

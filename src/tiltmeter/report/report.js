@@ -1,6 +1,6 @@
 (function () {
   "use strict";
-  const options = { displayModeBar: false, responsive: true, showTips: false };
+  const options = { displayModeBar: false, responsive: true, showTips: false, typesetMath: false };
   const drawn = new Map();
 
   // Specifications name colours as CSS variables, so that charts follow the page into the dark.

@@ -43,9 +43,7 @@ def cautions(result: AuditResult) -> list[str]:
     if result.chat_template_changed:
         notes.append("The chat template of base and tuned differs: behaviour can change with no change of weights.")
     if result.update.not_covered:
-        notes.append(
-            f"The overlap leaves out part of what the files hold: {len(result.update.not_covered)} in all, below."
-        )
+        notes.append(f"The overlap does not cover all of the files: {len(result.update.not_covered)} listed below.")
     return notes
 
 
