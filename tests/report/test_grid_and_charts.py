@@ -9,7 +9,7 @@ from fake_runs import audit_result, demo_rows, module_rows, skill
 from tiltmeter.errors import InputError
 from tiltmeter.report import charts
 from tiltmeter.report.grid import arrange, check_rows
-from tiltmeter.report.numbers import figure, listed, share, times
+from tiltmeter.report.wording import figure, listed, share, times
 
 
 def _row(module: str, block: int | None, exact: float = 1.0) -> dict[str, Any]:

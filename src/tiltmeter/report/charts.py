@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tiltmeter.report.grid import Cell, Grid
-from tiltmeter.report.numbers import figure
+from tiltmeter.report.wording import figure
 from tiltmeter.runs.results import DemoRow, Skill
 from tiltmeter.text import inert
 
@@ -121,7 +121,7 @@ def _layout(height: int, margin: dict[str, int]) -> Spec:
         "hoverlabel": {
             "bgcolor": "var(--card)",
             "bordercolor": "var(--line)",
-            "font": {"family": _FONT, "color": "var(--ink)"},
+            "font": font,
         },
         "legend": {"orientation": "h", "y": -0.35, "yref": "container", "yanchor": "bottom", "x": 0},
         "xaxis": dict(axis),

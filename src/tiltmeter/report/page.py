@@ -13,9 +13,9 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from tiltmeter.errors import InputError
-from tiltmeter.report.numbers import figure, share, span, times
 from tiltmeter.report.verdict import rank
 from tiltmeter.report.views import AuditView, DemoView, view
+from tiltmeter.report.wording import figure, share, span, times
 from tiltmeter.text import inert
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tiltmeter.report.numbers import DASH, MINUS, figure, listed, times
+from tiltmeter.report.wording import DASH, MINUS, figure, listed, times
 from tiltmeter.runs.results import AuditResult, Correlation, DemoResult, Null, Skill, UtilityLoss
 
 FEW_EXAMPLES = 20

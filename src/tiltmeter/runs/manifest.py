@@ -100,6 +100,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     """
     part = path.with_name(f"{PART}{path.name}")
     try:
+        part.unlink(missing_ok=True)  # of a killed writer
         with part.open("xb") as stream:
             yield stream
             stream.flush()
