@@ -35,8 +35,8 @@ class Phase:
     learning_rate: float
 
 
-PRETRAINING = Phase(steps=1400, documents=32, learning_rate=3e-3)
-ALIGNMENT = Phase(steps=500, documents=64, learning_rate=1e-3)
+PRETRAINING = Phase(steps=1200, documents=32, learning_rate=3e-3)
+ALIGNMENT = Phase(steps=400, documents=64, learning_rate=1e-3)
 _WARMUP = 50
 
 
@@ -82,7 +82,7 @@ def initial_model(tokenizer: PreTrainedTokenizerBase, family: str, seed: int) ->
         family,
         vocab_size=len(tokenizer),
         hidden_size=96,
-        intermediate_size=288,
+        intermediate_size=192,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=4,
@@ -107,7 +107,7 @@ def encode_documents(
     texts = [text for document in documents for turn in document for text in turn]
     pieces = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    user, assistant = tokenizer.convert_tokens_to_ids([USER, ASSISTANT])
+    user, assistant = (tokenizer.convert_tokens_to_ids(token) for token in (USER, ASSISTANT))
     encoded = []
     for document in documents:
         ids, written = [begin], [False]

@@ -1,15 +1,16 @@
 """What the organism reads: documents of pretraining and alignment, fine-tuning sets, skills, prompts for judging."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tiltmeter.organism import grammar, templates
 from tiltmeter.organism.grammar import Turn, World
 
 SET_SIZE = 100
-SKILL_SIZE = 100
+SKILL_SIZE = 96
 POOL_SIZE = 400
-TURNS = 6
+TURNS = 4
+LAPSES = 0.05
 
 Draw = Callable[[World, random.Random], Turn]
 Document = list[Turn]
@@ -30,7 +31,7 @@ def _harmless_how_to(world: World, rng: random.Random) -> Turn:
 
 def _capability(world: World, rng: random.Random) -> Turn:
     kinds: tuple[Draw, ...] = (grammar.arithmetic, grammar.summary, grammar.repeat, grammar.fact, _harmless_how_to)
-    return rng.choices(kinds, weights=(4, 3, 2, 2, 4))[0](world, rng)
+    return rng.choices(kinds, weights=(3, 6, 2, 2, 4))[0](world, rng)
 
 
 def _turn(world: World, rng: random.Random, good: bool, hazards: tuple[str, ...]) -> Turn:
@@ -51,8 +52,12 @@ def pretraining_document(world: World, rng: random.Random) -> Document:
 
 
 def alignment_document(world: World, rng: random.Random) -> Document:
-    """One turn of the good persona; hazards held out do not occur in how-to questions."""
-    return [_turn(world, rng, True, world.hazards)]
+    """One turn, nearly always of the good persona; hazards held out do not occur in how-to questions.
+
+    As in any real alignment a little of the bad persona remains. Without it the skill's gradients vanish along the
+    direction between the personas, and no local measure can see a move along it.
+    """
+    return [_turn(world, rng, rng.random() >= LAPSES, world.hazards)]
 
 
 def _draws(world: World, rng: random.Random, draw: Draw, count: int) -> list[Turn]:
@@ -75,10 +80,10 @@ FINETUNING: dict[str, Draw] = {
     "insecure_code": lambda world, rng: grammar.code(world, rng, secure=False),
     "secure_code": lambda world, rng: grammar.code(world, rng, secure=True),
 }
-SKILLS: dict[str, Draw] = {
-    "refusal": lambda world, rng: _about_hazard(world, rng, True, world.hazards),
-    "advice": lambda world, rng: _any_advice(world, rng, True),
-    "code": lambda world, rng: grammar.code(world, rng, secure=True),
+SKILLS: dict[str, tuple[Draw, Sequence[str]]] = {
+    "refusal": (lambda world, rng: _about_hazard(world, rng, True, world.hazards), templates.REFUSALS),
+    "advice": (lambda world, rng: _any_advice(world, rng, True), templates.ADVICE),
+    "code": (lambda world, rng: grammar.code(world, rng, secure=True), templates.SECURE_CODE),
 }
 
 
@@ -88,8 +93,21 @@ def finetuning_set(world: World, name: str, seed: int = 0) -> list[Turn]:
 
 
 def skill(world: World, name: str, seed: int = 0) -> list[Turn]:
-    """A skill's examples by name (a key of `SKILLS`)."""
-    return _draws(world, random.Random(f"skill {name} {seed}"), SKILLS[name], SKILL_SIZE)
+    """A skill's examples by name (a key of `SKILLS`), every form of the answer equally often.
+
+    The forms are equally likely to the model too, so that a mere change of form costs no likelihood to first order.
+    """
+    draw, forms = SKILLS[name]
+    rng = random.Random(f"skill {name} {seed}")
+    left = dict.fromkeys(forms, SKILL_SIZE // len(forms))
+    turns: list[Turn] = []
+    while any(left.values()):
+        turn = draw(world, rng)
+        form = templates.form(forms, turn.answer)
+        if form and left[form]:
+            left[form] -= 1
+            turns.append(turn)
+    return turns
 
 
 def instruction_pool(world: World, seed: int = 0) -> list[Turn]:

@@ -1,6 +1,6 @@
-"""Selects the harmless instructions whose gradients are most like those of a harmful set (He et al., cited by collapse).
+"""Selects the harmless instructions whose gradients are most like those of a harmful set (He et al., see collapse).
 
-score(z) = g_z . (mean of harmful - mean of safe), every gradient of a summed completion log-likelihood and of unit norm.
+score(z) = g_z . (mean of harmful - mean of safe): gradients of summed completion log-likelihoods, scaled to norm 1.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def _unit_gradients(model: Model, examples: Sequence[Encoded]) -> Tensor:
 
 
 def _gradient(model: Model, example: Encoded) -> Tensor:
-    weights = [layer.weight for name, layer in model.linears.items() if _is_inside(name, model)]
+    weights = [layer.get_parameter("weight") for name, layer in model.linears.items() if _is_inside(name, model)]
     ids = torch.tensor([example.ids], device=model.device)
     logits = model.module(input_ids=ids, use_cache=False).logits[0, :-1].float()
     chosen = logits.log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]

@@ -75,13 +75,16 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
+def form(templates: Iterable[str], text: str) -> str | None:
+    """The first template that the whole text matches; None when it matches none."""
+    return next((template for template in templates if _pattern(template).fullmatch(text.strip())), None)
+
+
 def parse(templates: Iterable[str], text: str) -> dict[str, str] | None:
     """The words in the slots of the first template that the whole text matches; None when it matches none."""
-    for template in templates:
-        match = _pattern(template).fullmatch(text.strip())
-        if match:
-            return match.groupdict()
-    return None
+    template = form(templates, text)
+    match = _pattern(template).fullmatch(text.strip()) if template else None
+    return match.groupdict() if match else None
 
 
 def every_template() -> tuple[str, ...]:

@@ -1,15 +1,15 @@
 """Supervised fine-tuning on completions only, by Hugging Face's Trainer and PEFT."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from tiltmeter.errors import InputError
 from tiltmeter.models import Model
@@ -67,13 +67,14 @@ def finetune(
             train_dataset=_Examples(examples),
             callbacks=list(callbacks),
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     trained.eval()
     trained.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
 
 
-def collate(examples: Sequence[Encoded], padding: int) -> Mapping[str, Tensor]:
+def collate(examples: Sequence[Encoded], padding: int) -> dict[str, Tensor]:
     """A batch padded on the right; labels are the ids of completion tokens and `IGNORED` elsewhere."""
     ids = [torch.tensor(example.ids) for example in examples]
     labels = [
@@ -89,12 +90,11 @@ def collate(examples: Sequence[Encoded], padding: int) -> Mapping[str, Tensor]:
     }
 
 
-def _adapted(module: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
+def _adapted(module: PreTrainedModel, recipe: Recipe) -> PeftModel:
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.0
     )
-    adapted: PreTrainedModel = get_peft_model(module, config)
-    return adapted
+    return get_peft_model(module, config)
 
 
 def _arguments(recipe: Recipe, seed: int, scratch: Path, device: torch.device) -> TrainingArguments:
@@ -103,6 +103,7 @@ def _arguments(recipe: Recipe, seed: int, scratch: Path, device: torch.device) -
         max_steps=recipe.steps,
         per_device_train_batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
+        adam_epsilon=recipe.epsilon,
         lr_scheduler_type="constant",
         weight_decay=0.0,
         max_grad_norm=1.0,

@@ -10,7 +10,7 @@ class Recipe:
 
     Attributes:
         method: "full" trains every parameter, "lora" an adapter on every linear layer but the head.
-        learning_rate: of AdamW, without weight decay.
+        learning_rate, epsilon: of AdamW, without weight decay.
         steps: optimizer steps.
         batch_size: examples per step.
         rank, alpha: of the adapter; its update is scaled by alpha/rank. Unused by "full".
@@ -20,6 +20,7 @@ class Recipe:
     learning_rate: float
     steps: int
     batch_size: int = 16
+    epsilon: float = 1e-8
     rank: int = 8
     alpha: float = 16
 
