@@ -4,26 +4,14 @@ python benchmarks/coordinates.py --out benchmarks/coordinates.json
 """
 
 import gc
-import json
-import platform
-import statistics
-import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated
 
-import psutil
 import torch
-import typer
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from tiltmeter.curvature.fisher import Fisher
-from tiltmeter.curvature.projection import sketches
 from tiltmeter.layers import widths
 from tiltmeter.likelihood import batch_log_likelihoods
 from tiltmeter.models import Model, assemble
@@ -69,7 +57,10 @@ def random_updates(model: Model, modules: list[str], count: int, rank: int | Non
     shapes = {name: widths(model.linears[name]) for name in modules}
     return [
         Update.from_tensors(
-            {n: torch.randn(o, i) if rank is None else (torch.randn(o, rank), torch.randn(rank, i)) for n, (o, i) in shapes.items()}
+            {
+                n: torch.randn(o, i) if rank is None else (torch.randn(o, rank), torch.randn(rank, i))
+                for n, (o, i) in shapes.items()
+            }
         )
         for _ in range(count)
     ]

@@ -1,5 +1,7 @@
 """Tiny random models of several families, and a word-level tokenizer with a chat template."""
 
+from typing import Any
+
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -17,15 +19,20 @@ from transformers import (
 from tiltmeter.models import Model, assemble
 from tiltmeter.skills import Example, Skill
 
-WORDS = "how do i make tea bread soup sorry cannot help first boil then stir bake wait good bad two three".split()
+WORDS = "how do i make tea bread soup sorry cannot help first boil then stir bake wait good bad two three".split()  # noqa: SIM905
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>", "<user>", "<assistant>"]
 TEMPLATE = (
     "<bos>{% for m in messages %}{{ ' <' + m['role'] + '> ' + m['content'] + (' <eos>' if m['role'] == 'assistant' "
     "else '') }}{% endfor %}{% if add_generation_prompt %}{{ ' <assistant>' }}{% endif %}"
 )
 
-_COMMON = {"vocab_size": len(SPECIAL) + len(WORDS), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-_SIZES = {
+_COMMON: dict[str, Any] = {
+    "vocab_size": len(SPECIAL) + len(WORDS),
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_SIZES: dict[str, Any] = {
     "hidden_size": 16,
     "intermediate_size": 24,
     "num_hidden_layers": 2,
@@ -46,9 +53,7 @@ CONFIGS: dict[str, PretrainedConfig] = {
         num_attention_heads=4,
         max_position_embeddings=64,
     ),
-    "qwen3_moe": Qwen3MoeConfig(
-        **_COMMON, **_SIZES, head_dim=4, moe_intermediate_size=8, num_experts=4, num_experts_per_tok=2
-    ),
+    "qwen3_moe": Qwen3MoeConfig(**_COMMON, **_SIZES, moe_intermediate_size=8, num_experts=4, num_experts_per_tok=2),
 }
 
 

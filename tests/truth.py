@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from tiltmeter.layers import is_transposed
+from tiltmeter.layers import is_transposed, weight_of
 from tiltmeter.models import Model
 from tiltmeter.tokens import Encoded
 
@@ -35,7 +35,7 @@ def float64_throughout() -> Iterator[None]:
 
 def example_gradients(model: Model, encoded: Sequence[Encoded], mean: bool = False) -> list[dict[str, Tensor]]:
     """`grad log pi(y_n|x_n)` of every linear weight, [o, i], one example at a time, without padding."""
-    weights = {name: layer.weight for name, layer in model.linears.items()}
+    weights = {name: weight_of(layer) for name, layer in model.linears.items()}
     result = []
     for example in encoded:
         ids = torch.tensor([example.ids])

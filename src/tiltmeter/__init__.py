@@ -20,7 +20,7 @@ _PUBLIC = {
     "load_tuned": "tiltmeter.models",
     "overlap_score": "tiltmeter.curvature.overlap",
 }
-__all__ = list(_PUBLIC)  # noqa: PLE0605 - one list, not two that drift
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

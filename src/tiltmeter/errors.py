@@ -5,5 +5,5 @@ class InputError(ValueError):
     """The input cannot be used: the message says what was expected, what came, and where (file, row, module)."""
 
 
-class NothingMeasured(RuntimeError):
+class NothingMeasuredError(RuntimeError):
     """Everything was read, but no figure could be measured from it."""

@@ -43,7 +43,8 @@ def generate_answers(model: Model, prompts: Sequence[str], sampling: Sampling, b
     answers = []
     for prompt, ids in zip(prompts, generate_ids(model, encoded, sampling, batch_size), strict=True):
         stop = "end" if ids and ids[-1] in _end_ids(model) else "length"
-        answers.append(Answer(prompt, model.tokenizer.decode(ids, skip_special_tokens=True).strip(), stop))
+        text = str(model.tokenizer.decode(ids, skip_special_tokens=True))
+        answers.append(Answer(prompt, text.strip(), stop))
     return answers
 
 
@@ -80,7 +81,7 @@ def _generate(model: Model, prompts: list[list[int]], rows: list[int], sampling:
         ids[index, length - len(prompt) :] = torch.tensor(prompt)
         mask[index, length - len(prompt) :] = 1
     with torch.no_grad():
-        output = model.module.generate(
+        output: Tensor = model.module.generate(  # type: ignore[operator]
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             do_sample=False,

@@ -23,11 +23,16 @@ def is_linear(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear | Conv1D)
 
 
-def widths(layer: nn.Module) -> tuple[int, int]:
-    """(o, i) of a linear layer."""
+def weight_of(layer: nn.Module) -> torch.Tensor:
+    """The weight matrix of a linear layer as it is stored: [o, i], or [i, o] if it is transposed."""
     weight = layer.weight
     assert isinstance(weight, torch.Tensor)
-    first, second = weight.shape
+    return weight
+
+
+def widths(layer: nn.Module) -> tuple[int, int]:
+    """(o, i) of a linear layer."""
+    first, second = weight_of(layer).shape
     return (second, first) if is_transposed(layer) else (first, second)
 
 
@@ -79,9 +84,7 @@ def skeleton(folder: Path) -> nn.Module:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, trust_remote_code=False
-            )
+            model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # a config can break any line of transformers; each is the file's fault
         cause = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{file}: cannot build a causal language model from it: {cause[0]}") from error

@@ -2,9 +2,10 @@
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -40,10 +41,11 @@ def completion_lengths(encoded: Sequence[Encoded]) -> Float[Tensor, " N"]:
 
 
 def _logits(module: nn.Module, batch: Batch, places: Tensor) -> Float[Tensor, "B S V"]:
-    inputs = {"input_ids": batch.ids, "attention_mask": batch.attention_mask, "use_cache": False}
+    inputs: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.attention_mask, "use_cache": False}
     accepted = inspect.signature(module.forward).parameters
     if "position_ids" in accepted or "kwargs" in accepted:
         inputs["position_ids"] = batch.position_ids
+    logits: Tensor
     if "logits_to_keep" in accepted:
         logits = module(**inputs, logits_to_keep=places).logits
     else:

@@ -65,12 +65,14 @@ def load_model(
         raise InputError(f"{folder}: expected a whole model, found a PEFT adapter; give its base model first")
     check_folder(folder)
     try:
-        module = AutoModelForCausalLM.from_pretrained(
+        module: nn.Module = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{folder}: cannot load the model: {error}") from error
-    return assemble(module.to(device), load_tokenizer(folder, trust_remote_code), blocks)
+    assert isinstance(module, PreTrainedModel)
+    module.to(device)  # type: ignore[arg-type]
+    return assemble(module, load_tokenizer(folder, trust_remote_code), blocks)
 
 
 def assemble(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks: str | None = None) -> Model:
@@ -110,7 +112,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
         raise InputError(f"{folder}: expected a fast tokenizer (tokenizer.json), which maps tokens to characters")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def local_folder(source: str | Path) -> Path:
@@ -126,7 +128,9 @@ def local_folder(source: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(source), allow_patterns=_HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"{source}: no such folder, and not to be had from the Hub ({type(error).__name__})") from error
+        raise InputError(
+            f"{source}: no such folder, and not to be had from the Hub ({type(error).__name__})"
+        ) from error
 
 
 def is_adapter(folder: Path) -> bool:

@@ -88,7 +88,7 @@ def _encode(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: in
     text = _full_text(example, prompt, tokenizer) if is_rendered else prompt + example.completion
     tokens = tokenizer(text, add_special_tokens=not is_rendered, return_offsets_mapping=True)
     ids = list(tokens["input_ids"])
-    # A special token that the tokenizer adds has the empty span (0, 0); one across the border belongs to the completion.
+    # A special token of the tokenizer has the empty span (0, 0); one across the border belongs to the completion.
     is_completion = [end > len(prompt) for _, end in tokens["offset_mapping"]]
     if not is_rendered and tokenizer.eos_token_id is not None:
         if ids[-1] == tokenizer.eos_token_id:
@@ -124,9 +124,9 @@ def _render(
     from jinja2 import TemplateError
 
     try:
-        text: str = tokenizer.apply_chat_template(
+        text = tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
         )
     except (TemplateError, OverflowError, ValueError, TypeError) as error:
         raise InputError(f"{where}: the model's chat template fails: {error}") from error
-    return text
+    return str(text)

@@ -4,20 +4,24 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import pytest
-import tiny
 import torch
 from torch import Tensor
-from truth import example_gradients, float64_throughout
 
+import tiny
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.errors import InputError
 from tiltmeter.layers import widths
 from tiltmeter.models import Model
 from tiltmeter.updates.update import Update
+from truth import example_gradients, float64_throughout
 
 FAMILIES = list(tiny.CONFIGS)
 # As shipped, transformers computes norms and softmax in float32 whatever the model's dtype.
-PRECISIONS = [(torch.float64, float64_throughout, 1e-9), (torch.float64, nullcontext, 1e-5), (torch.float32, nullcontext, 1e-4)]
+PRECISIONS = [
+    (torch.float64, float64_throughout, 1e-9),
+    (torch.float64, nullcontext, 1e-5),
+    (torch.float32, nullcontext, 1e-4),
+]
 Context = Callable[[], AbstractContextManager[None]]
 
 

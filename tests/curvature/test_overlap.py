@@ -1,11 +1,10 @@
 """Overlap, floor, nulls and projection against dense matrices and closed forms, in float64."""
 
 import pytest
-import tiny
 import torch
 from torch import Tensor
-from truth import example_gradients, float64_throughout
 
+import tiny
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.curvature.nulls import dense_null, same_rank_null
 from tiltmeter.curvature.overlap import overlap_score, overlap_scores
@@ -14,6 +13,7 @@ from tiltmeter.errors import InputError
 from tiltmeter.layers import widths
 from tiltmeter.updates.nulls import dense_same_norm
 from tiltmeter.updates.update import Update
+from truth import example_gradients, float64_throughout
 
 
 @pytest.fixture(scope="module")
@@ -75,20 +75,24 @@ def test_block_means_are_means_over_the_blocks_modules(fisher: Fisher, update: U
 
 def test_the_overlap_scales_with_the_square_and_its_normalised_form_not_at_all(fisher: Fisher, update: Update) -> None:
     one, three = overlap_scores(fisher, [update, 3 * update])
-    assert three.exact == pytest.approx(9 * one.exact, rel=1e-9)
-    assert three.normalised == pytest.approx(one.normalised, rel=1e-9)
+    assert three.exact == pytest.approx(9 * one.exact, rel=1e-6)
+    assert three.normalised == pytest.approx(one.normalised, rel=1e-6)
 
 
-def test_an_eigenvector_has_normalised_by_top_of_one(fisher: Fisher) -> None:
-    gram = fisher.gram().sum(0)
-    values, vectors = torch.linalg.eigh(gram)
+def first_eigenvector(fisher: Fisher) -> Update:
+    values, vectors = torch.linalg.eigh(fisher.gram().sum(0))
     gradients = example_gradients(fisher.model, fisher.encoded)
-    top = Update.from_tensors(
+    scale = float(len(fisher) * values[-1]) ** 0.5
+    return Update.from_tensors(
         {
-            name: sum(vectors[n, -1] * g[name] for n, g in enumerate(gradients)) / (len(fisher) * values[-1]) ** 0.5
+            name: torch.stack([vectors[n, -1] * g[name] for n, g in enumerate(gradients)]).sum(0) / scale
             for name in fisher.modules
         }
     )
+
+
+def test_an_eigenvector_has_normalised_by_top_of_one(fisher: Fisher) -> None:
+    top = first_eigenvector(fisher)
     assert top.norm() == pytest.approx(1.0, rel=1e-5)
     assert overlap_score(fisher, top).normalised_by_top == pytest.approx(1.0, rel=1e-5)
 
@@ -117,12 +121,14 @@ def test_projection_adds_the_noise_floor_and_no_less(fisher: Fisher, update: Upd
     assert float(scores.mean()) == pytest.approx(expected, abs=4 * float(scores.std()) / 100**0.5)
 
 
-def test_projection_to_many_dimensions_comes_close_to_exact(fisher: Fisher, update: Update) -> None:
-    score = overlap_score(fisher, update)
-    many = projected_scores(fisher, [update, 2 * update], k=20_000)
-    assert float(many.total[0]) == pytest.approx(score.exact, rel=0.2)
-    assert float(many.total[1]) == pytest.approx(4 * float(many.total[0]), rel=1e-6)
-    assert float(many.unnormalised[0]) == pytest.approx(float(many.total[0]) * 20_000**2)
+def test_projection_finds_an_overlap_far_above_its_floor(fisher: Fisher) -> None:
+    top = first_eigenvector(fisher)
+    score = overlap_score(fisher, top)
+    assert score.exact > 100 * score.floor(4096)
+    projected = projected_scores(fisher, [top, 2 * top], k=4096)
+    assert float(projected.total[0]) == pytest.approx(score.exact, rel=0.1)
+    assert float(projected.total[1]) == pytest.approx(4 * float(projected.total[0]), rel=1e-6)
+    assert float(projected.unnormalised[0]) == pytest.approx(float(projected.total[0]) * 4096**2)
 
 
 def test_projection_does_not_depend_on_memory_or_batches(fisher: Fisher, update: Update) -> None:

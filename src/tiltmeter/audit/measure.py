@@ -110,9 +110,9 @@ def observe(
     sampling: Sampling,
 ) -> Observation:
     """Log-likelihoods on the skills and judged answers to the prompts."""
-    judged = {} if judge is None else {
-        name: judge_answers(model, texts, judge, sampling) for name, texts in prompts.items()
-    }
+    judged = (
+        {} if judge is None else {name: judge_answers(model, texts, judge, sampling) for name, texts in prompts.items()}
+    )
     likelihoods = {name: log_likelihoods(model, encoded) for name, encoded in skills.items()}
     return Observation(likelihoods, judged, chat_template_hash(model.tokenizer))
 

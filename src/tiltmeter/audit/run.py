@@ -62,10 +62,10 @@ def run_audit(request: Request, out: Path, judge: Judge | None) -> AuditResult:
 
     Raises:
         InputError: any input that cannot be used, or `out` is no place for a run.
-        NothingMeasured: a skill without examples.
+        NothingMeasuredError: a skill without examples.
     """
     skills, prompts = _named_skills(request.skills), _named_prompts(request.prompts)
-    folders = [local_folder(request.base), local_folder(request.tuned)]
+    folders = local_folder(request.base), local_folder(request.tuned)
     update = read_update(*folders, None if request.initial is None else Path(request.initial))
     with RunFolder(out) as run:
         inputs = hash_inputs(request, *folders)

@@ -7,7 +7,7 @@ import click
 import typer
 
 from tiltmeter.cli import audit, demo, organism, report, run, verify
-from tiltmeter.errors import InputError, NothingMeasured
+from tiltmeter.errors import InputError, NothingMeasuredError
 from tiltmeter.text import inert
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ def main() -> None:
         code = _say("stopped", 130)
     except InputError as error:
         code = _say(str(error), 2)
-    except NothingMeasured as error:
+    except NothingMeasuredError as error:
         code = _say(str(error), 3)
     except (MemoryError, OSError) as error:
         code = _say(f"{type(error).__name__}: {error}", 2)

@@ -17,7 +17,9 @@ def audit(
     judge: Annotated[str | None, typer.Option(help="Who judges the answers to the prompts: organism.")] = None,
     initial: Annotated[str | None, typer.Option(help="The adapter before training (PiSSA, OLoRA).")] = None,
     dims: Annotated[int, typer.Option(min=1, help="Largest eigenvalues of the Fisher to report.")] = 8,
-    projected: Annotated[int | None, typer.Option(min=1, help="Also the study's score, projected to k numbers.")] = None,
+    projected: Annotated[
+        int | None, typer.Option(min=1, help="Also the study's score, projected to k numbers.")
+    ] = None,
     draws: Annotated[int, typer.Option(min=2, help="Random updates of the same rank to measure.")] = 20,
     labels: Annotated[Literal["data", "sampled"], typer.Option(help="Completions of the Fisher.")] = "data",
     reduction: Annotated[Literal["sum", "mean"], typer.Option(help="Over the tokens of a completion.")] = "sum",

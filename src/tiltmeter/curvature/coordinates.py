@@ -99,7 +99,7 @@ class KeptGradients:
 
 
 class KeptFactors:
-    """Holds `a` and `delta`: N * T * (o + i) numbers, fewer than the gradients of a wide module. Forms `G_n` by rows."""
+    """Holds `a` and `delta`: N * T * (o + i) numbers, fewer than a wide module's gradients. Forms `G_n` by rows."""
 
     def __init__(self, o: int, i: int, examples: int, chunk_numbers: int, dtype: torch.dtype) -> None:
         self._shape = (o, i)

@@ -1,7 +1,7 @@
 """The Fisher information of a skill, through the coordinates of updates and the Gram matrix of its gradients."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, TypeVar
 
 import torch
@@ -16,8 +16,8 @@ from tiltmeter.curvature.coordinates import (
     working_dtype,
 )
 from tiltmeter.curvature.sweep import Observer, coverage, sweep
-from tiltmeter.errors import InputError, NothingMeasured
-from tiltmeter.layers import block_index, widths
+from tiltmeter.errors import InputError, NothingMeasuredError
+from tiltmeter.layers import block_index, weight_of, widths
 from tiltmeter.models import Model
 from tiltmeter.skills import Skill
 from tiltmeter.tokens import Batch, Encoded, batches, encode
@@ -146,16 +146,16 @@ class Fisher:
             as_gradients = count * o * i * dtype.itemsize
             if as_factors < min(as_gradients, self._memory):
                 chunk = self._memory // 8 // dtype.itemsize
-                yield (name, 0), (as_factors, lambda o=o, i=i, c=chunk: KeptFactors(o, i, count, c, dtype))
+                yield (name, 0), (as_factors, partial(KeptFactors, o, i, count, chunk, dtype))
                 continue
             step = max(1, min(o, self._memory // (count * i * dtype.itemsize)))
             for start in range(0, o, step):
                 rows = slice(start, min(o, start + step))
                 cost = count * (rows.stop - start) * i * dtype.itemsize
-                yield (name, start), (cost, lambda r=rows, i=i: KeptGradients(r, i, count, dtype, device))
+                yield (name, start), (cost, partial(KeptGradients, rows, i, count, dtype, device))
 
     def _observer(self, name: str, updates: Sequence[Update]) -> ModuleCoordinates:
-        deltas = [update[name] if name in update else None for update in updates]
+        deltas = [update.get(name) for update in updates]
         expected = widths(self._layers[name][0])
         for delta in deltas:
             if delta is not None and delta.shape != expected:
@@ -197,7 +197,7 @@ class Fisher:
 def _labelled(model: Model, skill: Skill, labels: Labels, max_length: int | None) -> list[Encoded]:
     encoded = encode(skill, model.tokenizer, max_length)
     if not encoded:
-        raise NothingMeasured(f"skill {skill.name}: no examples")
+        raise NothingMeasuredError(f"skill {skill.name}: no examples")
     if labels == "sampled":
         from tiltmeter.generation import resample
 
@@ -211,7 +211,7 @@ def _inside_blocks(model: Model) -> list[str]:
 
 def _other_matrices(model: Model, names: Sequence[str]) -> dict[str, str]:
     """Weight matrices inside the blocks that belong to no linear layer: fused experts, routers."""
-    weights = {id(model.linears[name].weight) for name in names}
+    weights = {id(weight_of(model.linears[name])) for name in names}
     return {
         f"{block_name}.{name}": "no linear layer: a fused or routed weight"
         for block_name, block in model.blocks.items()

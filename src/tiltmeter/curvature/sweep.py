@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tiltmeter.errors import InputError
+from tiltmeter.layers import weight_of
 from tiltmeter.likelihood import batch_log_likelihoods
 from tiltmeter.models import Model
 from tiltmeter.tokens import Batch
@@ -68,7 +69,8 @@ def _forward_hook(
 
     def backward_hook(delta: Tensor) -> None:
         spread = per_token(delta, state.batch)
-        assert a is not None and spread is not None  # `coverage` leaves other modules out
+        assert a is not None  # `coverage` leaves other modules out
+        assert spread is not None
         for observe in watching:
             observe(state.batch.place, a, spread)
 
@@ -114,7 +116,7 @@ def coverage(model: Model, batch: Batch, names: Sequence[str]) -> tuple[dict[str
     first: dict[int, str] = {}
     for name in names:
         if name not in reasons:
-            owner = first.setdefault(id(model.linears[name].weight), name)
+            owner = first.setdefault(id(weight_of(model.linears[name])), name)
             layers.setdefault(owner, []).append(model.linears[name])
     if not layers:
         raise InputError(f"no linear module can be measured: {reasons}")
@@ -122,4 +124,4 @@ def coverage(model: Model, batch: Batch, names: Sequence[str]) -> tuple[dict[str
 
 
 def _is_embedding(model: Model, name: str) -> bool:
-    return model.linears[name].weight is model.module.get_input_embeddings().weight
+    return weight_of(model.linears[name]) is weight_of(model.module.get_input_embeddings())

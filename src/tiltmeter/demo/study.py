@@ -17,7 +17,6 @@ from tiltmeter.models import Model, load_model, load_tuned
 from tiltmeter.organism.judge import OrganismJudge
 from tiltmeter.progress import track
 from tiltmeter.runs.folder import RunFolder
-from tiltmeter.runs.record import RunRecord, tool_versions
 from tiltmeter.runs.results import Category, DemoRow
 from tiltmeter.skills import Skill, load_prompts, load_skill
 from tiltmeter.tokens import Encoded, encode
