@@ -10,9 +10,10 @@ from tiltmeter.audit import record
 from tiltmeter.audit.measure import Figures, Observation, Settings, measure, observe, utility_losses
 from tiltmeter.behaviour.judges import Judge
 from tiltmeter.curvature.fisher import Fisher, Labels, Reduction
+from tiltmeter.curvature.precision import batch_dependence
 from tiltmeter.errors import InputError
 from tiltmeter.generation import Sampling
-from tiltmeter.models import is_adapter, load_model, load_tuned, local_folder
+from tiltmeter.models import Model, is_adapter, load_model, load_tuned, local_folder
 from tiltmeter.runs.folder import RunFolder
 from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.record import RunRecord, tool_versions
@@ -24,36 +25,52 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to audit: paths or Hub ids as the user gave them, and how.
+class Sources:
+    """What goes in: paths or Hub ids as the user gave them.
 
     Attributes:
         base, tuned: the base model, and a checkpoint or a PEFT adapter of it.
         skills: files or Hub sets of prompt/completion pairs.
+        columns: their columns, where the usual names do not tell: prompt..., completion.
         prompts: files of prompts to answer and judge.
-        judge: the name of the judge, for the record.
         initial: the adapter before training, where its initialisation changed the base (PiSSA, OLoRA).
     """
 
     base: str
     tuned: str
     skills: tuple[str, ...]
+    columns: tuple[str, ...] | None = None
     prompts: tuple[str, ...] = ()
-    judge: str | None = None
     initial: str | None = None
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How the passes over a skill run; see `Fisher`. `memory` is in GiB."""
+
     labels: Labels = "data"
     reduction: Reduction = "sum"
+    max_length: int | None = None
+    batch_size: int = 8
+    memory: float = 4.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One audit: its sources, and how to measure them. `judge` is the judge's name, for the record."""
+
+    sources: Sources
+    judge: str | None = None
     dtype: str = "float32"
     device: str = "cpu"
-    max_length: int | None = None
+    passes: Passes = field(default_factory=Passes)
     settings: Settings = field(default_factory=Settings)
     sampling: Sampling = field(default_factory=Sampling)
 
     def record(self, inputs: list[Input]) -> RunRecord:
         """What `run.yaml` says of this request."""
-        plain = {**asdict(self), "skills": list(self.skills), "prompts": list(self.prompts)}
         return RunRecord(
-            verb="audit", arguments=plain, inputs=inputs, versions=tool_versions(), seed=self.settings.seed
+            verb="audit", arguments=asdict(self), inputs=inputs, versions=tool_versions(), seed=self.settings.seed
         )
 
 
@@ -64,16 +81,13 @@ def run_audit(request: Request, out: Path, judge: Judge | None) -> AuditResult:
         InputError: any input that cannot be used, or `out` is no place for a run.
         NothingMeasuredError: a skill without examples.
     """
-    skills, prompts = _named_skills(request.skills), _named_prompts(request.prompts)
-    folders = local_folder(request.base), local_folder(request.tuned)
-    update = read_update(*folders, None if request.initial is None else Path(request.initial))
+    skills, prompts = _named_skills(request.sources), _named_prompts(request.sources.prompts)
+    folders = local_folder(request.sources.base), local_folder(request.sources.tuned)
+    update = read_update(*folders, request.sources.initial)
     with RunFolder(out) as run:
-        inputs = hash_inputs(request, *folders)
+        inputs = hash_inputs(request.sources, *folders)
         base = load_model(folders[0], DTYPES[request.dtype], request.device)
-        fishers = {
-            name: Fisher(base, skill, request.labels, request.reduction, max_length=request.max_length)
-            for name, skill in skills.items()
-        }
+        fishers = {name: _fisher(base, skill, request.passes) for name, skill in skills.items()}
         encoded = {name: fisher.encoded for name, fisher in fishers.items()}
         figures = {name: measure(fisher, [update], request.settings)[0] for name, fisher in fishers.items()}
         before = observe(base, encoded, prompts, judge, request.sampling)
@@ -105,10 +119,11 @@ def write_audit(
         versions=tool_versions(),
         seed=request.settings.seed,
         dtype=request.dtype,
-        labels=request.labels,
-        reduction=request.reduction,
+        labels=request.passes.labels,
+        reduction=request.passes.reduction,
         update=_summary(update, next(iter(evidence.fishers.values()))),
-        skills={name: record.skill_record(figures[name], losses[name], request.reduction) for name in figures},
+        skills={name: record.skill_record(figures[name], losses[name], request.passes.reduction) for name in figures},
+        warnings=_warnings(request, update, evidence.fishers),
         chat_template_changed=before.chat_template != after.chat_template,
         chat_templates={"base": before.chat_template, "tuned": after.chat_template},
         behaviour=record.behaviour_records(before, after),
@@ -129,10 +144,10 @@ def write_audit(
     return result
 
 
-def read_update(base: Path, tuned: Path, initial: Path | None = None) -> Update:
+def read_update(base: Path, tuned: Path, initial: str | None = None) -> Update:
     """The update from base to tuned, whichever kind `tuned` is."""
     if is_adapter(tuned):
-        return Update.from_adapter(tuned, base=base, initial=initial)
+        return Update.from_adapter(tuned, base, None if initial is None else local_folder(initial))
     if initial is not None:
         raise InputError(f"{tuned}: an initial adapter was given, but this is no adapter")
     return Update.between(base, tuned)
@@ -149,28 +164,50 @@ def _summary(update: Update, fisher: Fisher) -> UpdateSummary:
     )
 
 
-def _named_skills(sources: tuple[str, ...]) -> dict[str, Skill]:
-    skills = {skill.name: skill for skill in map(load_skill, sources)}
-    if len(skills) < len(sources):
-        raise InputError(f"two skills of the same name among {list(sources)}: rename a file")
+def _warnings(request: Request, update: Update, fishers: Mapping[str, Fisher]) -> list[str]:
+    if request.dtype != "bfloat16":
+        return []
+    return [
+        f"{name}: in bfloat16 the same examples alone and in a batch differ by {batch_dependence(fisher, update):.0%} "
+        "of their coordinates; measure in float32 where memory allows"
+        for name, fisher in fishers.items()
+    ]
+
+
+def _fisher(base: Model, skill: Skill, passes: Passes) -> Fisher:
+    return Fisher(
+        base,
+        skill,
+        passes.labels,
+        passes.reduction,
+        batch_size=passes.batch_size,
+        max_length=passes.max_length,
+        memory=int(passes.memory * 2**30),
+    )
+
+
+def _named_skills(sources: Sources) -> dict[str, Skill]:
+    skills = {skill.name: skill for skill in (load_skill(source, sources.columns) for source in sources.skills)}
+    if len(skills) < len(sources.skills):
+        raise InputError(f"two skills of the same name among {list(sources.skills)}: rename a file")
     if not skills:
         raise InputError("expected at least one skill (--skill FILE)")
     return skills
 
 
-def _named_prompts(sources: tuple[str, ...]) -> dict[str, list[str]]:
-    prompts = {Path(source).stem: load_prompts(source) for source in sources}
-    if len(prompts) < len(sources):
-        raise InputError(f"two sets of prompts of the same name among {list(sources)}: rename a file")
+def _named_prompts(files: tuple[str, ...]) -> dict[str, list[str]]:
+    prompts = {Path(file).stem: load_prompts(file) for file in files}
+    if len(prompts) < len(files):
+        raise InputError(f"two sets of prompts of the same name among {list(files)}: rename a file")
     return prompts
 
 
-def hash_inputs(request: Request, base: Path, tuned: Path) -> list[Input]:
+def hash_inputs(sources: Sources, base: Path, tuned: Path) -> list[Input]:
     """Every file that goes into an audit, with its hash."""
-    inputs = [hash_input(request.base, "base", base), hash_input(request.tuned, "tuned", tuned)]
-    if request.initial is not None:
-        inputs.append(hash_input(request.initial, "initial"))
-    for role, sources in (("skill", request.skills), ("prompts", request.prompts)):
+    inputs = [hash_input(sources.base, "base", base), hash_input(sources.tuned, "tuned", tuned)]
+    if sources.initial is not None:
+        inputs.append(hash_input(sources.initial, "initial", local_folder(sources.initial)))
+    for role, files in (("skill", sources.skills), ("prompts", sources.prompts)):
         # A Hub set has no file to hash.
-        inputs += [hash_input(source, role) for source in sources if Path(source).exists()]
+        inputs += [hash_input(file, role) for file in files if Path(file).exists()]
     return inputs

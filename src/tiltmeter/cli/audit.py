@@ -13,6 +13,7 @@ def audit(
     tuned: Annotated[str, typer.Argument(help="The tuned model: a checkpoint or a PEFT adapter, folder or Hub id.")],
     skill: Annotated[list[str], typer.Option(help="Pairs of prompt and completion: JSONL, CSV, Parquet or a Hub set.")],
     out: Out,
+    columns: Annotated[str | None, typer.Option(help="Columns of the skills: prompt,...,completion.")] = None,
     prompts: Annotated[list[str] | None, typer.Option(help="Prompts to answer and judge, before and after.")] = None,
     judge: Annotated[str | None, typer.Option(help="Who judges the answers to the prompts: organism.")] = None,
     initial: Annotated[str | None, typer.Option(help="The adapter before training (PiSSA, OLoRA).")] = None,
@@ -26,30 +27,28 @@ def audit(
     dtype: Annotated[Literal["float32", "float64", "bfloat16"], typer.Option(help="Of weights in memory.")] = "float32",
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")] = "cpu",
     max_length: Annotated[int | None, typer.Option(min=2, help="Tokens kept of each example.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 8,
+    memory: Annotated[float, typer.Option(min=0, help="GiB for kept gradients; more passes if they do not fit.")] = 4.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer to a prompt.")] = 128,
     seed: Annotated[int, typer.Option(help="Of nulls, projection and answers.")] = 0,
     fail_on: FailOn = None,
 ) -> int:
     """Measure a fine-tuned model against its base: overlap with nulls, utility loss, judged behaviour."""
     from tiltmeter.audit.measure import Settings
-    from tiltmeter.audit.run import Request, run_audit
+    from tiltmeter.audit.run import Passes, Request, Sources, run_audit
     from tiltmeter.cli.tables import print_audit
     from tiltmeter.generation import Sampling
 
     request = Request(
-        base=base,
-        tuned=tuned,
-        skills=tuple(skill),
-        prompts=tuple(prompts or ()),
-        judge=judge,
-        initial=initial,
-        labels=labels,
-        reduction=reduction,
-        dtype=dtype,
-        device=device,
-        max_length=max_length,
-        settings=Settings(dims, projected, draws, seed),
-        sampling=Sampling(max_new_tokens=max_new_tokens, seed=seed),
+        Sources(
+            base, tuned, tuple(skill), tuple(columns.split(",")) if columns else None, tuple(prompts or ()), initial
+        ),
+        judge,
+        dtype,
+        device,
+        Passes(labels, reduction, max_length, batch_size, memory),
+        Settings(dims, projected, draws, seed),
+        Sampling(max_new_tokens=max_new_tokens, seed=seed),
     )
     limits = parse_limits(fail_on)
     result = run_audit(request, out, named_judge(judge, bool(prompts)))

@@ -20,13 +20,17 @@ def run(
     from tiltmeter.cli.tables import print_audit, print_demo
     from tiltmeter.demo.run import DemoRequest, run_demo
     from tiltmeter.runs.record import explain, load_run
+    from tiltmeter.runs.verify import changes
+    from tiltmeter.text import inert
 
     record = load_run(file)
+    for problem in (problem for given in record.inputs for problem in changes(given)):
+        typer.echo(f"warning: {inert(str(problem), keep='')}", err=True)
     target = out or (file if file.is_dir() else file.parent)
     try:
         if record.verb == "audit":
             request = TypeAdapter(Request).validate_python(record.arguments)
-            result = run_audit(request, target, named_judge(request.judge, bool(request.prompts)))
+            result = run_audit(request, target, named_judge(request.judge, bool(request.sources.prompts)))
             print_audit(result, target)
         elif record.verb == "demo":
             print_demo(run_demo(TypeAdapter(DemoRequest).validate_python(record.arguments), target), target)

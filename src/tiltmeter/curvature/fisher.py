@@ -68,7 +68,7 @@ class Fisher:
         if model.module.dtype == torch.float16:
             raise InputError("float16 gradients under- and overflow: load the model in float32 or bfloat16")
         self.model, self.skill, self.labels, self.reduction = model, skill, labels, reduction
-        self._batch_size, self._memory = batch_size, memory
+        self.max_length, self._batch_size, self._memory = max_length, batch_size, memory
         self.encoded = _labelled(model, skill, labels, max_length)
         names = list(modules) if modules is not None else _inside_blocks(model)
         unknown = [name for name in names if name not in model.linears]

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from tiltmeter.audit.measure import Figures, Observation, Settings, measure, observe, utility_losses
-from tiltmeter.audit.run import Evidence, Request, hash_inputs, read_update, write_audit
+from tiltmeter.audit.run import Evidence, Request, Sources, hash_inputs, read_update, write_audit
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.demo.summary import demo_row
 from tiltmeter.generation import Sampling
@@ -95,18 +95,21 @@ class Study:
 
     def write(self, job: Job, category: Category, measured: Measured, audits: Path) -> DemoRow:
         """Writes the audit of one fine-tune as a run folder of its own; returns its row of the table."""
-        request = Request(
+        sources = Sources(
             base=str(self.organism / "aligned"),
             tuned=str(job.folder),
             skills=tuple(str(self.organism / "skills" / f"{name}.jsonl") for name in self.skills),
             prompts=tuple(str(self.organism / "prompts" / f"{name}.jsonl") for name in PROMPTS),
+        )
+        request = Request(
+            sources,
             judge=OrganismJudge.name,
             settings=self.settings,
             sampling=_sampling(self.settings.seed),
         )
         evidence = Evidence(self.skills, self.fishers, measured.figures, self.before, measured.after)
         with RunFolder(audits / job.folder.name) as run:
-            inputs = hash_inputs(request, self.organism / "aligned", job.folder)
+            inputs = hash_inputs(sources, self.organism / "aligned", job.folder)
             run.write_record(request.record(inputs))
             write_audit(run, request, inputs, measured.update, evidence)
         losses = utility_losses(encode_all(self.skills, self.base), self.before, measured.after)

@@ -39,7 +39,7 @@ def verify(folder: Path) -> list[Problem]:
     inputs: dict[str, Input] = {}
     for inner in [folder, *_runs_inside(folder)]:
         problems += _contents(folder, inner, inputs)
-    return problems + [problem for given in inputs.values() for problem in _input(given)]
+    return problems + [problem for given in inputs.values() for problem in changes(given)]
 
 
 def _outputs(folder: Path, manifest: Manifest) -> Iterator[Problem]:
@@ -73,7 +73,8 @@ def _contents(top: Path, folder: Path, inputs: dict[str, Input]) -> Iterator[Pro
         yield Problem("unreadable", (folder / "result.json").relative_to(top).as_posix(), str(error))
 
 
-def _input(given: Input) -> Iterator[Problem]:
+def changes(given: Input) -> Iterator[Problem]:
+    """What is no longer as it was in one input of a run."""
     where = Path(given.resolved)
     if not where.exists():
         yield Problem("input gone", given.path, f"{given.role}: nothing at {given.resolved}")
