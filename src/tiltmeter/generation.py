@@ -1,15 +1,24 @@
 """Answers of a model: batched generation with left padding, sampled with a seed of each example's own."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+)
 from transformers.generation.logits_process import TopPLogitsWarper
 
-from tiltmeter.models import Model
+from tiltmeter.errors import InputError
+from tiltmeter.models import Model, context_length
 from tiltmeter.tokens import Encoded, encode_prompt
 
 
@@ -51,8 +60,13 @@ def generate_answers(model: Model, prompts: Sequence[str], sampling: Sampling, b
 def generate_ids(
     model: Model, prompts: Sequence[list[int]], sampling: Sampling, batch_size: int = 32
 ) -> list[list[int]]:
-    """New ids for each prompt, up to and including the end-of-turn token."""
+    """New ids for each prompt, up to and including the end-of-turn token; no more than fit behind the longest prompt.
+
+    Raises:
+        InputError: a prompt that leaves no room for an answer.
+    """
     result: list[list[int]] = [[] for _ in prompts]
+    sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, _room(model, prompts)))
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
@@ -73,29 +87,33 @@ def resample(model: Model, encoded: Sequence[Encoded], seed: int = 0) -> list[En
     ]
 
 
+def _room(model: Model, prompts: Sequence[list[int]]) -> int:
+    """Positions of the model that no prompt takes."""
+    longest, positions = max(map(len, prompts), default=0), context_length(model)
+    if longest >= positions:
+        raise InputError(f"a prompt has {longest} tokens: no room for an answer, the model takes {positions}")
+    return positions - longest
+
+
 def _generate(model: Model, prompts: list[list[int]], rows: list[int], sampling: Sampling) -> Iterator[list[int]]:
-    length = max(len(prompt) for prompt in prompts)
+    length, end_ids = max(len(prompt) for prompt in prompts), _end_ids(model)
     ids = torch.full((len(prompts), length), model.tokenizer.pad_token_id or 0)
     mask = torch.zeros_like(ids)
     for index, prompt in enumerate(prompts):
         ids[index, length - len(prompt) :] = torch.tensor(prompt)
         mask[index, length - len(prompt) :] = 1
-    with torch.no_grad():
+    with torch.no_grad(), _plain_settings(model):
         output: Tensor = model.module.generate(  # type: ignore[operator]
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             do_sample=False,
-            # A checkpoint's own generation settings must not change what is measured.
-            temperature=None,
-            top_p=None,
-            top_k=None,
             logits_processor=_processors(sampling, rows),
             max_new_tokens=sampling.max_new_tokens,
             pad_token_id=model.tokenizer.pad_token_id,
-            eos_token_id=sorted(_end_ids(model)) or None,
+            eos_token_id=sorted(end_ids) or None,
         )
     for new in output[:, length:].tolist():
-        ends = [index for index, token in enumerate(new) if token in _end_ids(model)]
+        ends = [index for index, token in enumerate(new) if token in end_ids]
         yield new[: ends[0] + 1] if ends else new
 
 
@@ -117,11 +135,28 @@ class GumbelNoise(LogitsProcessor):
     """
 
     def __init__(self, rows: Sequence[int], seed: int) -> None:
-        self._generators = [torch.Generator().manual_seed(hash((seed, row)) & 0x7FFF_FFFF) for row in rows]
+        self._generators = [torch.Generator().manual_seed(_row_seed(seed, row)) for row in rows]
 
     def __call__(self, input_ids: Int[Tensor, "B T"], scores: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
-        uniform = torch.stack([torch.rand(scores.shape[1], generator=each) for each in self._generators])
-        return scores - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7))).to(scores.device)
+        size, wide = scores.shape[1], torch.float64  # in float32 the noise ends at 17, too early for rare tokens
+        uniform = torch.stack([torch.rand(size, generator=each, dtype=wide) for each in self._generators])
+        return scores - torch.log(-torch.log(uniform)).to(scores.device)
+
+
+def _row_seed(seed: int, row: int) -> int:
+    """A seed for each pair of numbers, the same in every process and release of Python."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {row}".encode()).digest()[:7])
+
+
+@contextmanager
+def _plain_settings(model: Model) -> Iterator[None]:
+    """A checkpoint's own settings (repetition penalty, beams, ...) must not change what is measured."""
+    own = model.module.generation_config
+    model.module.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.module.generation_config = own
 
 
 def _end_ids(model: Model) -> set[int]:

@@ -1,19 +1,26 @@
 """Load a base model, a fine-tuned checkpoint, or a base with a PEFT adapter on it."""
 
 import hashlib
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from tiltmeter.errors import InputError
 from tiltmeter.layers import find_blocks, find_linears
+from tiltmeter.updates.adapter_files import AdapterFiles
 from tiltmeter.updates.adapters import check_patterns
 from tiltmeter.updates.files import check_folder
+from tiltmeter.updates.model_folder import ModelFolder
 
 ADAPTER_CONFIG = "adapter_config.json"
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
@@ -58,20 +65,12 @@ def load_model(
         trust_remote_code: run Python code that comes with the model; never implied.
 
     Raises:
-        InputError: no such folder or id, a file that cannot be used, no blocks.
+        InputError: no such folder or id, a file that cannot be used, weights that are missing or not finite, no blocks.
     """
     folder = local_folder(source)
     if is_adapter(folder):
         raise InputError(f"{folder}: expected a whole model, found a PEFT adapter; give its base model first")
-    check_folder(folder)
-    try:
-        module: nn.Module = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"{folder}: cannot load the model: {error}") from error
-    assert isinstance(module, PreTrainedModel)
-    module.to(device)  # type: ignore[arg-type]
+    module = _read_weights(folder, dtype, device, trust_remote_code)
     return assemble(module, load_tokenizer(folder, trust_remote_code), blocks)
 
 
@@ -90,12 +89,13 @@ def load_tuned(base: str | Path, tuned: str | Path, dtype: torch.dtype = torch.f
     Raises:
         InputError: as `load_model`; an adapter with keys that PEFT would drop without a word.
     """
-    folder = local_folder(tuned)
+    folder, below = local_folder(tuned), local_folder(base)
+    tokenizer = load_tokenizer(folder if has_tokenizer(folder) else below)
     if not is_adapter(folder):
-        return load_model(folder, dtype, device)
-    model = load_model(base, dtype, device)
-    tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else model.tokenizer
-    return Model(_with_adapter(model.module, folder), tokenizer, model.blocks, model.linears)
+        return assemble(_read_weights(folder, dtype, device), tokenizer)
+    AdapterFiles(folder).check_against(ModelFolder(below))
+    model = assemble(_read_weights(below, dtype, device), tokenizer)
+    return replace(model, module=_with_adapter(model.module, folder))
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -106,8 +106,8 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: cannot load a tokenizer: {error}") from error
+    except Exception as error:  # the readers of the files raise whatever they like, `Exception` itself among it
+        raise InputError(f"{folder}: cannot load a tokenizer: {_cause(error)}") from error
     if not tokenizer.is_fast:
         raise InputError(f"{folder}: expected a fast tokenizer (tokenizer.json), which maps tokens to characters")
     if tokenizer.pad_token is None:
@@ -143,21 +143,70 @@ def has_tokenizer(folder: Path) -> bool:
     return (folder / "tokenizer.json").exists()
 
 
+def context_length(model: Model) -> int:
+    """The number of positions that the model takes, by its config."""
+    found = getattr(model.module.config.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) else sys.maxsize
+
+
 def chat_template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """sha256 of the chat template; of the empty text where there is none."""
     return hashlib.sha256(str(tokenizer.chat_template or "").encode()).hexdigest()
 
 
+def _read_weights(folder: Path, dtype: torch.dtype, device: str, trust_remote_code: bool = False) -> PreTrainedModel:
+    check_folder(folder)
+    try:
+        with _no_progress_bar():
+            make: Any = AutoModelForCausalLM  # its types know nothing of output_loading_info
+            module, info = make.from_pretrained(
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+            )
+        module.to(device)
+    except Exception as error:  # a config can break any line of transformers; each is the file's fault
+        raise InputError(f"{folder}: cannot load the model: {_cause(error)}") from error
+    assert isinstance(module, PreTrainedModel)
+    if info["missing_keys"]:  # transformers would draw them at random
+        raise InputError(f"{folder}: no tensor {min(info['missing_keys'])} in its files, expected by config.json")
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise InputError(f"{folder}: tensor {name} holds NaN or Inf")
+    return module
+
+
 def _with_adapter(module: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """The same module, with PEFT's layers put in the place of those that the adapter changes."""
     from peft import PeftModel
 
-    check_folder(folder)
     check_patterns(folder, [name for name, _ in module.named_modules()])
     try:
         model = PeftModel.from_pretrained(module, str(folder))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"{folder}: PEFT cannot load the adapter: {error}") from error
-    return model.eval()  # type: ignore[no-any-return]
+    except Exception as error:  # as for configs
+        raise InputError(f"{folder}: PEFT cannot load the adapter: {_cause(error)}") from error
+    adapted = model.get_base_model().eval()
+    assert isinstance(adapted, PreTrainedModel)
+    return adapted
+
+
+def _cause(error: Exception) -> str:
+    """The first line of an error from elsewhere."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Without transformers' bar, which knows no terminal and shows for every small model."""
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
 
 
 def _named_blocks(module: nn.Module, name: str) -> dict[str, nn.Module]:

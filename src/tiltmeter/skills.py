@@ -2,8 +2,9 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def load_skill(
     Raises:
         InputError: a file that cannot be read, a row without prompt or completion; it names file and row.
     """
-    rows = _limited(_rows(str(source), columns, split), limit)
+    rows = islice(_rows(str(source), columns, split), limit)
     examples = tuple(_example(row, where, columns) for where, row in rows)
     if not examples:
         raise InputError(f"{source}: expected at least one row with {_EXPECTED}, found none")
@@ -82,10 +83,11 @@ def load_prompts(source: str | Path, limit: int | None = None) -> list[str]:
         InputError: a file that cannot be read, or a row without a prompt; it names file and row.
     """
     prompts = []
-    for where, row in _limited(_rows(str(source), None, "train"), limit):
+    for where, row in islice(_rows(str(source), None, "train"), limit):
         texts = [row[key] for key in ("prompt", "instruction", "question", "goal", "0") if row.get(key)]
-        if not texts or not isinstance(texts[0], str):
+        if not texts or not isinstance(texts[0], str) or not texts[0].strip():
             raise InputError(f"{where}: expected a text in a column prompt, instruction, question or goal")
+        _check_unicode(texts[0], where)
         prompts.append(texts[0])
     if not prompts:
         raise InputError(f"{source}: expected at least one prompt, found none")
@@ -100,6 +102,8 @@ def _rows(source: str, columns: Sequence[str] | None, split: str) -> Iterator[Ro
     readers = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
     if not path.exists():
         return _hub_rows(source, split)
+    if path.is_dir():
+        raise InputError(f"{path}: expected a file, found a folder")
     if path.suffix == ".csv":
         return _csv_rows(path, columns)
     if path.suffix not in readers:
@@ -108,7 +112,7 @@ def _rows(source: str, columns: Sequence[str] | None, split: str) -> Iterator[Ro
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         try:
             for number, line in enumerate(lines, 1):
                 if line.strip():
@@ -120,7 +124,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 def _json_row(line: str, where: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: expected a JSON object: {error}") from error
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(row).__name__}")
@@ -131,12 +135,13 @@ def _csv_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
     known = {column for prompts, completion in _SHAPES for column in (*prompts, completion)} | {"goal"}
     with path.open(encoding="utf-8-sig", newline="") as lines:
         try:
-            rows = list(csv.reader(lines))
+            rows = [row for row in csv.reader(lines) if row]  # without blank lines
         except (csv.Error, UnicodeDecodeError) as error:
             raise InputError(f"{path}: expected CSV in UTF-8: {error}") from error
     if not rows:
         return
-    has_header = bool(set(rows[0]) & (set(columns or ()) | known))
+    are_named = not all(column.isdigit() for column in columns or ())
+    has_header = are_named or bool(set(rows[0]) & known)
     names = rows[0] if has_header else [str(index) for index in range(len(rows[0]))]
     for number, row in enumerate(rows[1:] if has_header else rows, 1):
         if len(row) != len(names):
@@ -169,20 +174,23 @@ def _hub_rows(source: str, split: str) -> Iterator[Row]:
         yield f"{source}, row {number}", row
 
 
-def _limited(rows: Iterable[Row], limit: int | None) -> Iterator[Row]:
-    for count, row in enumerate(rows):
-        if count == limit:
-            return
-        yield row
-
-
 def _example(row: Mapping[str, Any], where: str, columns: Sequence[str] | None) -> Example:
     messages, completion = _chat(row, where) if _is_chat(row, columns) else _pair(row, where, columns)
     if not completion.strip():
         raise InputError(f"{where}: the completion is empty")
     if not messages or not messages[-1]["content"].strip():
         raise InputError(f"{where}: the prompt is empty")
+    for text in (completion, *(text for message in messages for text in message.values())):
+        _check_unicode(text, where)
     return Example(tuple(messages), completion, where)
+
+
+def _check_unicode(text: str, where: str) -> None:
+    """JSON can escape half of a character, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: the text is not valid Unicode: {error.reason}") from error
 
 
 def _is_chat(row: Mapping[str, Any], columns: Sequence[str] | None) -> bool:
@@ -190,13 +198,18 @@ def _is_chat(row: Mapping[str, Any], columns: Sequence[str] | None) -> bool:
 
 
 def _chat(row: Mapping[str, Any], where: str) -> tuple[list[Message], str]:
-    turns = row["messages"] if row.get("messages") is not None else [*row["prompt"], *(row.get("completion") or ())]
+    turns = row["messages"] if row.get("messages") is not None else _joined(row["prompt"], row.get("completion"))
     if not isinstance(turns, list) or not all(_is_message(turn) for turn in turns):
         raise InputError(f"{where}: expected messages as a list of {{role, content}} texts")
     messages = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
         raise InputError(f"{where}: expected messages that end with the assistant's")
     return messages[:-1], messages[-1]["content"]
+
+
+def _joined(prompt: list[Any], completion: object) -> list[Any] | None:
+    """TRL's conversational form, where the completion is a list of messages too."""
+    return [*prompt, *completion] if isinstance(completion, list) else None
 
 
 def _is_message(turn: object) -> bool:

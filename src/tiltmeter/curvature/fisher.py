@@ -18,7 +18,7 @@ from tiltmeter.curvature.coordinates import (
 from tiltmeter.curvature.sweep import Observer, coverage, sweep
 from tiltmeter.errors import InputError, NothingMeasuredError
 from tiltmeter.layers import block_index, weight_of, widths
-from tiltmeter.models import Model
+from tiltmeter.models import Model, context_length
 from tiltmeter.skills import Skill
 from tiltmeter.tokens import Batch, Encoded, batches, encode
 from tiltmeter.updates.update import Update
@@ -196,6 +196,11 @@ class Fisher:
 
 def _labelled(model: Model, skill: Skill, labels: Labels, max_length: int | None) -> list[Encoded]:
     encoded = encode(skill, model.tokenizer, max_length)
+    for example, ids in zip(skill.examples, encoded, strict=True):
+        if len(ids.ids) > context_length(model):
+            raise InputError(
+                f"{example.where}: {len(ids.ids)} tokens, the model takes {context_length(model)}: give max_length"
+            )
     if not encoded:
         raise NothingMeasuredError(f"skill {skill.name}: no examples")
     if labels == "sampled":
