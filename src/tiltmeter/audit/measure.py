@@ -11,7 +11,7 @@ from tiltmeter.behaviour.harmfulness import Judged, judge_answers
 from tiltmeter.behaviour.judges import Judge
 from tiltmeter.behaviour.utility import UtilityLoss
 from tiltmeter.curvature.fisher import Fisher
-from tiltmeter.curvature.nulls import Null, dense_null, same_rank_null
+from tiltmeter.curvature.nulls import Null, dense_nulls, same_rank_nulls
 from tiltmeter.curvature.overlap import Overlap, overlap_scores
 from tiltmeter.curvature.projection import projected_scores
 from tiltmeter.generation import Sampling
@@ -83,22 +83,18 @@ class Observation:
 
 
 def measure(fisher: Fisher, updates: Sequence[Update], settings: Settings) -> list[Figures]:
-    """The curvature of a skill along several updates; coordinates, Gram and projection are shared passes."""
+    """The curvature of a skill along several updates; coordinates, Gram, nulls and projection are shared passes."""
     overlaps = overlap_scores(fisher, updates)
     top = torch.linalg.eigvalsh(fisher.gram().sum(0)).flip(0)[: settings.dims]
+    dense = dense_nulls(fisher, overlaps, seed=settings.seed)
+    same_rank = same_rank_nulls(fisher, updates, settings.draws, settings.seed)
     projected: list[float] | list[None] = [None] * len(updates)
     if settings.projected:
         projected = projected_scores(fisher, updates, settings.projected, settings.seed).total.tolist()
+    k = settings.projected or STUDY_K
     return [
-        Figures(
-            overlap,
-            dense_null(fisher, overlap, seed=settings.seed),
-            same_rank_null(fisher, update, settings.draws, settings.seed),
-            top,
-            score,
-            settings.projected or STUDY_K,
-        )
-        for update, overlap, score in zip(updates, overlaps, projected, strict=True)
+        Figures(overlap, null, rotated, top, score, k)
+        for overlap, null, rotated, score in zip(overlaps, dense, same_rank, projected, strict=True)
     ]
 
 

@@ -1,5 +1,6 @@
 """What a random update would have scored: the nulls that an overlap is printed beside."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.curvature.overlap import Overlap
 from tiltmeter.layers import widths
-from tiltmeter.updates.nulls import same_spectrum
+from tiltmeter.updates.nulls import same_spectra
 from tiltmeter.updates.update import Update
 
 
@@ -42,22 +43,35 @@ def dense_null(fisher: Fisher, overlap: Overlap, draws: int = 1000, seed: int = 
     onto the span of the gradients leaves of a Gaussian direction. Hence the mean `sum_m ||dW_m||^2 tr(F_m) / n_m`
     (collapse, Thm 4.1, times two).
     """
+    return dense_nulls(fisher, [overlap], draws, seed)[0]
+
+
+def dense_nulls(fisher: Fisher, overlaps: Sequence[Overlap], draws: int = 1000, seed: int = 0) -> list[Null]:
+    """`dense_null` of each of several updates: the same random directions, scaled to the norms of each."""
     generator = torch.Generator().manual_seed(seed)
-    coordinates = torch.zeros(draws, len(fisher), dtype=torch.float64)
-    for gram, norm, n in zip(fisher.gram(), overlap.norms, _sizes(fisher), strict=True):
+    norms = torch.stack([overlap.norms for overlap in overlaps], dim=1)
+    coordinates = torch.zeros(len(overlaps), draws, len(fisher), dtype=torch.float64)
+    for gram, norm, n in zip(fisher.gram(), norms, _sizes(fisher), strict=True):
         rank = min(len(fisher), n)
         values, vectors = torch.linalg.eigh(gram * len(fisher))
         root = vectors[:, -rank:] * values[-rank:].clamp(min=0).sqrt()
         z = torch.randn(draws, rank, generator=generator, dtype=torch.float64)
         others = _chi_square(draws, n - rank, generator)
-        coordinates += norm * (z / (z.square().sum(1) + others).sqrt()[:, None]) @ root.T
-    return Null(coordinates.square().mean(1))
+        directions = (z / (z.square().sum(1) + others).sqrt()[:, None]) @ root.T
+        coordinates += norm[:, None, None] * directions
+    return [Null(values) for values in coordinates.square().mean(2)]
 
 
 def same_rank_null(fisher: Fisher, update: Update, draws: int = 20, seed: int = 0) -> Null:
     """Overlaps of random updates with the observed rank and singular values in each module, measured in one pass."""
-    randoms = [same_spectrum(update, seed + draw) for draw in range(draws)]
-    return Null(fisher.coordinates(randoms).sum(1).square().mean(1))
+    return same_rank_nulls(fisher, [update], draws, seed)[0]
+
+
+def same_rank_nulls(fisher: Fisher, updates: Sequence[Update], draws: int = 20, seed: int = 0) -> list[Null]:
+    """`same_rank_null` of each of several updates, all measured in one pass."""
+    randoms = same_spectra(updates, range(seed, seed + draws))
+    overlaps = fisher.coordinates(randoms).sum(1).square().mean(1)
+    return [Null(values) for values in overlaps.view(draws, len(updates)).T]
 
 
 def _sizes(fisher: Fisher) -> list[int]:

@@ -15,6 +15,9 @@ from torch import Tensor
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.updates.update import Update
 
+ROWS = 8  # output rows whose signs are held at a time
+SIGNS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) * 2 - 1
+
 
 @dataclass(frozen=True)
 class Projected:
@@ -44,17 +47,19 @@ def projected_scores(fisher: Fisher, updates: Sequence[Update], k: int = 4096, s
     """
     size = len(fisher)
     sketches = torch.zeros(len(fisher.modules), size + len(updates), k, dtype=torch.float64)
-    matrices = {
-        name: [update[name].dense() if name in update else None for update in updates] for name in fisher.modules
-    }
 
     def project(name: str, rows: slice, gradients: Tensor) -> None:
         module = fisher.modules.index(name)
-        by_row = gradients.cpu().unflatten(1, (rows.stop - rows.start, -1))
-        for offset, row in enumerate(range(rows.start, rows.stop)):
-            lines = [torch.zeros_like(by_row[0, 0]) if m is None else m[row].to(by_row) for m in matrices[name]]
-            stacked = torch.cat([by_row[:, offset], torch.stack(lines)])
-            sketches[module] += (stacked @ _signs(seed, module, row, by_row.shape[2], k).to(stacked)).double()
+        width = gradients.shape[1] // (rows.stop - rows.start)
+        matrices = [update[name].dense()[rows].flatten() if name in update else None for update in updates]
+        lines = [torch.zeros(gradients.shape[1]) if matrix is None else matrix.cpu() for matrix in matrices]
+        stacked = torch.cat([gradients.cpu(), torch.stack(lines).to(gradients.dtype)])
+        for first in range(rows.start, rows.stop, ROWS):
+            together = range(first, min(first + ROWS, rows.stop))
+            signs = torch.cat([_signs(seed, module, row, width, k) for row in together])
+            start = (first - rows.start) * width
+            part = stacked[:, start : start + len(signs)]
+            sketches[module] += (part @ signs.to(part.dtype)).double()
 
     fisher.each_gradient(project)
     sketches /= k**0.5
@@ -65,5 +70,5 @@ def projected_scores(fisher: Fisher, updates: Sequence[Update], k: int = 4096, s
 
 def _signs(seed: int, module: int, row: int, width: int, k: int) -> Float[Tensor, "width k"]:
     packed = np.random.default_rng([seed, module, row]).bytes((width * k + 7) // 8)
-    bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=width * k)
-    return torch.from_numpy(bits.reshape(width, k)).float() * 2 - 1
+    signs = np.take(SIGNS_OF_BYTE, np.frombuffer(packed, dtype=np.uint8), axis=0).reshape(-1)[: width * k]
+    return torch.from_numpy(signs.reshape(width, k))

@@ -79,6 +79,9 @@ class Update(Mapping[str, Delta]):
         delta = self._deltas[name]
         return delta if isinstance(delta, Delta) else delta()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._deltas  # without producing the delta
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._deltas)
 
