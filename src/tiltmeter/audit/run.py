@@ -1,10 +1,11 @@
 """One audit from files to a run folder."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 
 from tiltmeter.audit import record
 from tiltmeter.audit.measure import Figures, Observation, Settings, measure, observe, utility_losses
@@ -70,7 +71,11 @@ class Request:
     def record(self, inputs: list[Input]) -> RunRecord:
         """What `run.yaml` says of this request."""
         return RunRecord(
-            verb="audit", arguments=asdict(self), inputs=inputs, versions=tool_versions(), seed=self.settings.seed
+            verb="audit",
+            arguments=TypeAdapter(Request).dump_python(self, mode="json"),
+            inputs=inputs,
+            versions=tool_versions(),
+            seed=self.settings.seed,
         )
 
 

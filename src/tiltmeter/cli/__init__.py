@@ -1,9 +1,11 @@
 """The command line: one thin file per verb. torch is imported inside the commands, so that --help answers at once."""
 
+import os
 import sys
+import warnings
 from collections.abc import Callable
+from typing import NoReturn
 
-import click
 import typer
 
 from tiltmeter.cli import audit, demo, organism, report, run, verify
@@ -25,22 +27,19 @@ app.add_typer(organism.app)
 
 def main() -> None:
     """Runs a command; expected errors end in one line and the exit code of their kind."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # libraries' notes to their developers
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = _say("stopped", 130)
-    except InputError as error:
-        code = _say(str(error), 2)
+        app()
     except NothingMeasuredError as error:
-        code = _say(str(error), 3)
+        _end(str(error), 3)
+    except InputError as error:
+        _end(str(error), 2)
     except (MemoryError, OSError) as error:
-        code = _say(f"{type(error).__name__}: {error}", 2)
-    sys.exit(code)
+        _end(f"{type(error).__name__}: {error}", 2)
 
 
-def _say(message: str, code: int) -> int:
+def _end(message: str, code: int) -> NoReturn:
     print(f"tiltmeter: {inert(' '.join(message.split()), keep='')}", file=sys.stderr)
-    return code
+    sys.exit(code)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from tiltmeter.cli.limits import FailOn, exceeded, parse_limits
-from tiltmeter.cli.options import Out, named_judge
+from tiltmeter.cli.options import Out, named_columns, named_judge
 
 
 def audit(
@@ -32,7 +32,7 @@ def audit(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer to a prompt.")] = 128,
     seed: Annotated[int, typer.Option(help="Of nulls, projection and answers.")] = 0,
     fail_on: FailOn = None,
-) -> int:
+) -> None:
     """Measure a fine-tuned model against its base: overlap with nulls, utility loss, judged behaviour."""
     from tiltmeter.audit.measure import Settings
     from tiltmeter.audit.run import Passes, Request, Sources, run_audit
@@ -40,9 +40,7 @@ def audit(
     from tiltmeter.generation import Sampling
 
     request = Request(
-        Sources(
-            base, tuned, tuple(skill), tuple(columns.split(",")) if columns else None, tuple(prompts or ()), initial
-        ),
+        Sources(base, tuned, tuple(skill), named_columns(columns), tuple(prompts or ()), initial),
         judge,
         dtype,
         device,
@@ -53,4 +51,4 @@ def audit(
     limits = parse_limits(fail_on)
     result = run_audit(request, out, named_judge(judge, bool(prompts)))
     print_audit(result, out)
-    return exceeded(result, limits)
+    raise typer.Exit(exceeded(result, limits))

@@ -1,5 +1,6 @@
 """`tiltmeter demo`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ def demo(
     workers: Annotated[int, typer.Option(min=1, help="Processes that fine-tune, one thread each.")] = 2,
 ) -> None:
     """Fine-tune the embedded organism on seven sets, audit and judge each, and print what the overlap told."""
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # dozens of small models, in child processes too
     from tiltmeter.cli.tables import print_demo
     from tiltmeter.demo.run import DemoRequest, run_demo
 

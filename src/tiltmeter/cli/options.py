@@ -29,3 +29,8 @@ def named_judge(name: str | None, is_needed: bool) -> Judge | None:
     if name not in judges:
         raise InputError(f"--judge: expected one of {', '.join(judges)}, got {name or 'none'}")
     return judges[name]()
+
+
+def named_columns(columns: str | None) -> tuple[str, ...] | None:
+    """The names in "prompt,...,completion"."""
+    return tuple(name.strip() for name in columns.split(",")) if columns else None

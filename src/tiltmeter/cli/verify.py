@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 
-def verify(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]) -> int:
+def verify(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]) -> None:
     """Check a run folder: outputs against their hashes, the result against its schema, inputs against theirs."""
     from tiltmeter.runs.verify import verify as check
     from tiltmeter.text import inert
@@ -16,4 +16,4 @@ def verify(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run fol
         typer.echo(inert(str(problem), keep=""))
     if not problems:
         typer.echo(f"{folder}: outputs and inputs are as they were when the run ended")
-    return 1 if problems else 0
+    raise typer.Exit(1 if problems else 0)
