@@ -68,8 +68,6 @@ def load_model(
         InputError: no such folder or id, a file that cannot be used, weights that are missing or not finite, no blocks.
     """
     folder = local_folder(source)
-    if is_adapter(folder):
-        raise InputError(f"{folder}: expected a whole model, found a PEFT adapter; give its base model first")
     module = _read_weights(folder, dtype, device, trust_remote_code)
     return assemble(module, load_tokenizer(folder, trust_remote_code), blocks)
 
@@ -90,12 +88,9 @@ def load_tuned(base: str | Path, tuned: str | Path, dtype: torch.dtype = torch.f
         InputError: as `load_model`; an adapter with keys that PEFT would drop without a word.
     """
     folder, below = local_folder(tuned), local_folder(base)
-    tokenizer = load_tokenizer(folder if has_tokenizer(folder) else below)
-    if not is_adapter(folder):
-        return assemble(_read_weights(folder, dtype, device), tokenizer)
-    AdapterFiles(folder).check_against(ModelFolder(below))
-    model = assemble(_read_weights(below, dtype, device), tokenizer)
-    return replace(model, module=_with_adapter(model.module, folder))
+    module = _read_weights(below if is_adapter(folder) else folder, dtype, device)
+    model = assemble(module, load_tokenizer(folder if has_tokenizer(folder) else below))
+    return replace(model, module=_with_adapter(module, folder, below)) if is_adapter(folder) else model
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -155,6 +150,8 @@ def chat_template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _read_weights(folder: Path, dtype: torch.dtype, device: str, trust_remote_code: bool = False) -> PreTrainedModel:
+    if is_adapter(folder):
+        raise InputError(f"{folder}: expected a whole model, found a PEFT adapter; give its base model first")
     check_folder(folder)
     try:
         with _no_progress_bar():
@@ -178,10 +175,11 @@ def _read_weights(folder: Path, dtype: torch.dtype, device: str, trust_remote_co
     return module
 
 
-def _with_adapter(module: PreTrainedModel, folder: Path) -> PreTrainedModel:
+def _with_adapter(module: PreTrainedModel, folder: Path, base: Path) -> PreTrainedModel:
     """The same module, with PEFT's layers put in the place of those that the adapter changes."""
     from peft import PeftModel
 
+    AdapterFiles(folder).check_against(ModelFolder(base))
     check_patterns(folder, [name for name, _ in module.named_modules()])
     try:
         model = PeftModel.from_pretrained(module, str(folder))
@@ -214,4 +212,6 @@ def _named_blocks(module: nn.Module, name: str) -> dict[str, nn.Module]:
         listed = module.get_submodule(name)
     except AttributeError as error:
         raise InputError(f"{type(module).__name__}: has no module {name!r}") from error
+    if not isinstance(listed, nn.ModuleList):
+        raise InputError(f"{type(module).__name__}: {name!r} holds no blocks, it is a {type(listed).__name__}")
     return {f"{name}.{child}": block for child, block in listed.named_children()}
