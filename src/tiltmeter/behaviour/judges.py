@@ -1,7 +1,7 @@
 """What judges an answer: one small interface, and the judge by phrase list."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Verdict:
     code: bool = False
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Judges an answer to a prompt, both as plain text."""
 
