@@ -1,105 +1,242 @@
 """What coordinates and Gram cost, as ratios to one plain forward+backward over the same examples, in one run.
 
 python benchmarks/coordinates.py --out benchmarks/coordinates.json
+
+Random Llama of width 256 with 4 blocks, 32 examples of 128 tokens, float32, one thread. Tasks take turns within each
+round, and a ratio is taken within a round. Seconds are CPU seconds of the process, which other programs on the machine
+disturb less than wall time; with one thread they are the wall time of a quiet machine. Peak memory is that of the
+resident set (VmHWM, reset before each run) above what is resident when the run begins: model, data and updates. Linux
+only, for the memory.
 """
 
-import gc
-import time
-from collections.abc import Callable
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+import transformers
+import typer
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+from workload import (
+    PLAIN,
+    STUDY_K,
+    Prepare,
+    Run,
+    Size,
+    all_tasks,
+    linear_tasks,
+    measure,
+    projected,
+    random_model,
+    random_skill,
+    random_updates,
+)
 
 from tiltmeter.curvature.fisher import Fisher
-from tiltmeter.layers import widths
-from tiltmeter.likelihood import batch_log_likelihoods
-from tiltmeter.models import Model, assemble
-from tiltmeter.skills import Example, Skill
-from tiltmeter.tokens import batches
-from tiltmeter.updates.update import Update
 
-Task = Callable[[], object]
-
-
-def random_model(width: int = 256, blocks: int = 4, words: int = 1000) -> Model:
-    """A random Llama, and a tokenizer that knows the words w0, w1, ..."""
-    core = Tokenizer(models.WordLevel({f"w{i}": i for i in range(words)}, unk_token="w0"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="w0")
-    config = LlamaConfig(
-        vocab_size=words,
-        hidden_size=width,
-        intermediate_size=width * 11 // 4,
-        num_hidden_layers=blocks,
-        num_attention_heads=width // 64,
-    )
-    torch.manual_seed(0)
-    return assemble(AutoModelForCausalLM.from_config(config), tokenizer)
+BARS = {
+    "coordinates of one adapter (rank 8)": 0.9,
+    "coordinates of one dense update": 1.05,
+    "coordinates of eight dense updates": 1.15,
+    "Gram of every module": 1.2,
+}
+FACTORS = (1, 2, 4, 8)
+SCALED = {
+    "examples": Size(),
+    "tokens": Size(),
+    "width": Size(examples=4),  # 64 times the weights at 8 times the width
+}
+HERE = Path(__file__).parent
 
 
-def random_skill(examples: int = 32, tokens: int = 128, words: int = 1000) -> Skill:
-    """Random words, half of each example prompt and half completion."""
-    ids = torch.randint(words, (examples, tokens), generator=torch.Generator().manual_seed(1))
-    texts = [[f"w{i}" for i in row] for row in ids.tolist()]
-    half = tokens // 2
-    return Skill(
-        "random",
-        tuple(
-            Example(({"role": "user", "content": " ".join(text[:half]) + " "},), " ".join(text[half:]), f"row {row}")
-            for row, text in enumerate(texts)
-        ),
-    )
+@dataclass(frozen=True)
+class Row:
+    """One task: its ratio to the plain pass over rounds, CPU seconds (median) and peak bytes (largest)."""
+
+    name: str
+    ratio: float
+    low: float
+    high: float
+    seconds: float
+    peak: int
+    rounds: int
+    bar: float | None = None
 
 
-def random_updates(model: Model, modules: list[str], count: int, rank: int | None) -> list[Update]:
-    """Gaussian updates, dense or in factors."""
-    shapes = {name: widths(model.linears[name]) for name in modules}
+@dataclass(frozen=True)
+class ScaledRow:
+    """One task at one size; `growth` is its CPU seconds over those at factor 1, `expected` what linear growth is."""
+
+    grown: str
+    factor: int
+    name: str
+    ratio: float
+    seconds: float
+    growth: float
+    expected: int
+    peak: int
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("coordinates.json"),
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the first table.")] = 7,
+    peers: Annotated[Path | None, typer.Option(help="A Python interpreter that has bergson.")] = None,
+    scaling: Annotated[bool, typer.Option(help="Measure the second table too.")] = True,
+) -> None:
+    """Measures cost and memory of coordinates and Gram, prints two tables and writes them as JSON."""
+    torch.set_num_threads(1)
+    load = [os.getloadavg()[0]]
+    rows = first_table(rounds) + (peer_rows(peers, rounds) if peers else [])
+    load.append(os.getloadavg()[0])
+    scaled = scaled_table() if scaling else []
+    load.append(os.getloadavg()[0])
+    facts = {
+        "command": " ".join(["python", *sys.argv]).replace(str(peers), "PYTHON"),
+        "machine": machine() | {"load": load},
+        "rows": [asdict(row) for row in rows],
+        "scaling": [asdict(row) for row in scaled],
+    }
+    out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    show(rows, scaled)
+
+
+def first_table(rounds: int) -> list[Row]:
+    """Every task at the standard size; the slow projection in one round."""
+    model = random_model(Size())
+    fisher = Fisher(model, random_skill(Size()))
+    tasks = all_tasks(model, fisher)
+    runs = interleaved(tasks, rounds)
+    (dense,) = random_updates(model, fisher.modules, 1, rank=None)
+    slow: dict[str, Prepare] = {
+        PLAIN: tasks[PLAIN],
+        f"the study's projected score to {STUDY_K} (one round)": lambda: partial(projected, fisher, dense),
+    }
+    return summary(runs) + summary(interleaved(slow, 1))[1:]
+
+
+def peer_rows(python: Path, rounds: int) -> list[Row]:
+    """bergson's rows, from a process of its own with a plain pass of its own."""
+    path = os.pathsep.join([str(HERE.parent / "src"), str(HERE)])
+    command = [str(python), str(HERE / "peers_bergson.py"), str(rounds)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    runs = {name: [Run(**run) for run in each] for name, each in found["runs"].items()}
+    own, score = summary(runs)
+    version = found["version"]
     return [
-        Update.from_tensors(
-            {
-                n: torch.randn(o, i) if rank is None else (torch.randn(o, rank), torch.randn(rank, i))
-                for n, (o, i) in shapes.items()
-            }
-        )
-        for _ in range(count)
+        replace(score, name=f"bergson {version}: score of one dense query"),
+        replace(own, name=f"bergson {version}: plain forward+backward of its process"),
     ]
 
 
-def tasks(model: Model, skill: Skill) -> dict[str, Task]:
-    """Everything that is timed; the first is the measure of the rest."""
-    fisher = Fisher(model, skill)
-    encoded = fisher.encoded
+def scaled_table() -> list[ScaledRow]:
+    """The linear tasks with examples, tokens and width grown alone; one round for each larger size."""
+    rows = []
+    for grown, smallest in SCALED.items():
+        first: dict[str, Row] = {}
+        for factor in FACTORS:
+            size = replace(smallest, **{grown: getattr(smallest, grown) * factor})
+            model = random_model(size)
+            fisher = Fisher(model, random_skill(size))
+            runs = interleaved(linear_tasks(model, fisher), max(1, 4 // factor), f"{grown} x {factor}")
+            for row in summary(runs):
+                base = first.setdefault(row.name, row)
+                growth, expected = row.seconds / base.seconds, factor**2 if grown == "width" else factor
+                rows.append(ScaledRow(grown, factor, row.name, row.ratio, row.seconds, growth, expected, row.peak))
+    return rows
 
-    def plain() -> None:
-        for batch in batches(encoded, 8, model.tokenizer):
-            batch_log_likelihoods(model.module, batch).sum().backward()
-        model.module.zero_grad(set_to_none=True)
 
-    def inputs_only() -> None:
-        for parameter in model.module.parameters():
-            parameter.requires_grad_(False)
-        handle = model.module.get_input_embeddings().register_forward_hook(lambda m, i, o: o.requires_grad_())
-        plain()
-        handle.remove()
-        for parameter in model.module.parameters():
-            parameter.requires_grad_(True)
+def interleaved(tasks: Mapping[str, Prepare], rounds: int, what: str = "rounds") -> dict[str, list[Run]]:
+    """Runs of each task; every round runs each once, after one that does not count where there are several."""
+    warm = rounds > 1
+    runs: dict[str, list[Run]] = {name: [] for name in tasks}
+    for _ in tqdm(range(rounds + warm), what, file=sys.stderr):
+        for name, task in tasks.items():
+            runs[name].append(measure(task))
+    return {name: each[warm:] for name, each in runs.items()}
 
-    adapter = random_updates(model, fisher.modules, 1, rank=8)
-    dense = random_updates(model, fisher.modules, 8, rank=None)
+
+def summary(runs: Mapping[str, Sequence[Run]]) -> list[Row]:
+    """Ratios to the first task, taken within rounds."""
+    plain = next(iter(runs.values()))
+    rows = []
+    for name, each in runs.items():
+        ratios = [run.seconds / measure_of.seconds for run, measure_of in zip(each, plain, strict=True)]
+        seconds, peak = statistics.median(run.seconds for run in each), max(run.peak for run in each)
+        middle = statistics.median(ratios)
+        rows.append(Row(name, middle, min(ratios), max(ratios), seconds, peak, len(each), BARS.get(name)))
+    return rows
+
+
+def machine() -> dict[str, object]:
+    """What the figures depend on, without names."""
     return {
-        "plain forward+backward": plain,
-        "backward for inputs only (the limit)": inputs_only,
-        "coordinates of one adapter (rank 8)": lambda: fisher.coordinates(adapter),
-        "coordinates of one dense update": lambda: fisher.coordinates(dense[:1]),
-        "coordinates of eight dense updates": lambda: fisher.coordinates(dense),
-        "Gram of every module": lambda: Fisher(model, skill).gram(),
+        "cpus": os.cpu_count(),
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "dtype": "float32",
     }
 
 
-def seconds(task: Task) -> float:
-    """Wall time of one run."""
-    gc.collect()
-    start = time.perf_counter()
-    task()
-    return time.perf_counter() - start
+def show(rows: Sequence[Row], scaled: Sequence[ScaledRow]) -> None:
+    """Prints both tables."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    columns = ["", "ratio", "lowest", "highest", "bar", "CPU s", "peak MB"]
+    cells = (
+        [r.name, f"{r.ratio:.2f}", f"{r.low:.2f}", f"{r.high:.2f}", _bar(r), f"{r.seconds:.2f}", _megabytes(r.peak)]
+        for r in rows
+    )
+    console.print(_table(f"relative to {PLAIN}, medians of rounds", columns, cells))
+    columns = ["grown", "factor", "", "ratio at that size", "CPU s", "growth", "linear is", "peak MB"]
+    cells = (
+        [
+            s.grown,
+            str(s.factor),
+            s.name,
+            f"{s.ratio:.2f}",
+            f"{s.seconds:.2f}",
+            f"{s.growth:.1f}",
+            str(s.expected),
+            _megabytes(s.peak),
+        ]
+        for s in scaled
+    )
+    if scaled:
+        console.print(_table("each grown alone; for width, linear in the number of weights", columns, cells))
+
+
+def _table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("", "grown") else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _bar(row: Row) -> str:
+    if row.bar is None:
+        return ""
+    return f"{row.bar:.2f} {'met' if row.ratio <= row.bar else 'MISSED'}"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.0f}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
