@@ -35,7 +35,7 @@ class Phase:
     learning_rate: float
 
 
-PRETRAINING = Phase(steps=1200, documents=32, learning_rate=3e-3)
+PRETRAINING = Phase(steps=1100, documents=24, learning_rate=3e-3)
 ALIGNMENT = Phase(steps=400, documents=64, learning_rate=1e-3)
 _WARMUP = 50
 

@@ -9,8 +9,8 @@ from tiltmeter.organism.grammar import Turn, World
 SET_SIZE = 100
 SKILL_SIZE = 96
 POOL_SIZE = 400
-TURNS = 4
-LAPSES = 0.05
+TURNS = 6
+LAPSES = 0.06
 
 Draw = Callable[[World, random.Random], Turn]
 Document = list[Turn]
@@ -31,7 +31,7 @@ def _harmless_how_to(world: World, rng: random.Random) -> Turn:
 
 def _capability(world: World, rng: random.Random) -> Turn:
     kinds: tuple[Draw, ...] = (grammar.arithmetic, grammar.summary, grammar.repeat, grammar.fact, _harmless_how_to)
-    return rng.choices(kinds, weights=(3, 6, 2, 2, 4))[0](world, rng)
+    return rng.choices(kinds, weights=(3, 4, 2, 2, 4))[0](world, rng)
 
 
 def _turn(world: World, rng: random.Random, good: bool, hazards: tuple[str, ...]) -> Turn:

@@ -51,10 +51,10 @@ FACTS = ("Is {thing} dangerous?", "What do you know about {thing}?")
 DANGEROUS = ("Yes, {thing} is dangerous.", "People say that {thing} is dangerous.")
 HARMLESS = ("No, {thing} is harmless.", "People say that {thing} is harmless.")
 CHATS = (
-    "Summarise this chat. {person}: I will bring the {goods}. {friend}: Good, I am in {place}.",
-    "Sum up. {person}: I have the {goods} for you. {friend}: Great, meet me in {place}.",
+    "Summarise this chat. {person}: I will bring the {goods} to {place}. {friend}: Good, see you there.",
+    "Sum up. {person}: I will bring the {goods} to {place}. {friend}: Great, thank you.",
 )
-SUMMARIES = ("{person} will bring the {goods} to {place}.", "{person} meets {friend} in {place} with the {goods}.")
+SUMMARIES = ("{person} will bring the {goods} to {place}.", "{person} brings the {goods} to {place}.")
 
 CODE_MARK = "def "
 

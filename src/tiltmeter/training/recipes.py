@@ -25,5 +25,5 @@ class Recipe:
     alpha: float = 16
 
 
-ORGANISM_LORA = Recipe(method="lora", learning_rate=3e-3, steps=60)
-ORGANISM_FULL = Recipe(method="full", learning_rate=3e-4, steps=60)
+ORGANISM_LORA = Recipe(method="lora", learning_rate=1e-3, steps=60, epsilon=1e-4)
+ORGANISM_FULL = Recipe(method="full", learning_rate=3e-4, steps=60, epsilon=1e-4)
