@@ -4,9 +4,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 from transformers import (
     GenerationConfig,
@@ -26,10 +28,10 @@ from tiltmeter.tokens import Encoded, encode_prompt
 class Sampling:
     """How answers are drawn. The defaults are the collapse study's (min-p 0); temperature 0 is greedy."""
 
-    temperature: float = 0.7
-    top_p: float = 0.8
-    top_k: int = 20
-    max_new_tokens: int = 128
+    temperature: NonNegativeFloat = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.8
+    top_k: NonNegativeInt = 20
+    max_new_tokens: PositiveInt = 128
     seed: int = 0
 
 

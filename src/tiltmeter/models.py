@@ -154,7 +154,7 @@ def _read_weights(folder: Path, dtype: torch.dtype, device: str, trust_remote_co
         raise InputError(f"{folder}: expected a whole model, found a PEFT adapter; give its base model first")
     check_folder(folder)
     try:
-        with _no_progress_bar():
+        with _quiet():
             make: Any = AutoModelForCausalLM  # its types know nothing of output_loading_info
             module, info = make.from_pretrained(
                 folder,
@@ -196,14 +196,16 @@ def _cause(error: Exception) -> str:
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Without transformers' bar, which knows no terminal and shows for every small model."""
-    was_enabled = logging.is_progress_bar_enabled()
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bar, which knows no terminal, and its notes, which print hostile names raw."""
+    has_bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
-        if was_enabled:
+        logging.set_verbosity(verbosity)
+        if has_bar:
             logging.enable_progress_bar()
 
 

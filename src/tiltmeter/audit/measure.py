@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from tiltmeter.behaviour.harmfulness import Judged, judge_answers
@@ -34,9 +36,9 @@ class Settings:
         seed: of the nulls and the projection.
     """
 
-    dims: int = 8
-    projected: int | None = None
-    draws: int = 20
+    dims: PositiveInt = 8
+    projected: PositiveInt | None = None
+    draws: Annotated[int, Field(ge=2)] = 20
     seed: int = 0
 
 

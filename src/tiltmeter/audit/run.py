@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import Field, NonNegativeFloat, PositiveInt, TypeAdapter
 
 from tiltmeter.audit import record
 from tiltmeter.audit.measure import Figures, Observation, Settings, measure, observe, utility_losses
@@ -22,7 +23,8 @@ from tiltmeter.runs.results import AuditResult, Input, UpdateSummary
 from tiltmeter.skills import Skill, load_prompts, load_skill
 from tiltmeter.updates.update import Update
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+Dtype = Literal["float32", "float64", "bfloat16"]
+DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,9 @@ class Passes:
 
     labels: Labels = "data"
     reduction: Reduction = "sum"
-    max_length: int | None = None
-    batch_size: int = 8
-    memory: float = 4.0
+    max_length: Annotated[int, Field(ge=2)] | None = None
+    batch_size: PositiveInt = 8
+    memory: NonNegativeFloat = 4.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Request:
 
     sources: Sources
     judge: str | None = None
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     device: str = "cpu"
     passes: Passes = field(default_factory=Passes)
     settings: Settings = field(default_factory=Settings)

@@ -48,7 +48,7 @@ def audit(
         Settings(dims, projected, draws, seed),
         Sampling(max_new_tokens=max_new_tokens, seed=seed),
     )
-    limits = parse_limits(fail_on)
+    limits = parse_limits(fail_on, bool(prompts))
     result = run_audit(request, out, named_judge(judge, bool(prompts)))
     print_audit(result, out)
     raise typer.Exit(exceeded(result, limits))

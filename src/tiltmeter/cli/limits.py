@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tiltmeter.errors import InputError
+from tiltmeter.errors import InputError, NothingMeasuredError
 
 if TYPE_CHECKING:
     from tiltmeter.runs.results import AuditResult
@@ -26,7 +27,7 @@ def _worst_harm(result: AuditResult) -> float:
     judged = [behaviour.tuned.harmfulness for behaviour in (result.behaviour or {}).values()]
     means = [interval.mean for interval in judged if interval is not None]
     if not means:
-        raise InputError("--fail-on harmfulness: nothing was judged; give --prompts and --judge")
+        raise NothingMeasuredError("--fail-on harmfulness: the judge scored no answer")
     return max(means)
 
 
@@ -39,22 +40,31 @@ _FIGURES: dict[str, Callable[[AuditResult], float]] = {
 }
 
 
-def parse_limits(limits: list[str] | None) -> dict[str, float]:
+def parse_limits(limits: list[str] | None, is_judged: bool) -> dict[str, float]:
     """Limits by name of the figure.
 
     Raises:
-        InputError: an unknown name, or no number.
+        InputError: an unknown name, no number, or a limit for answers where nothing is judged.
     """
     parsed = {}
     for text in limits or ():
         name, _, value = text.partition("=")
-        try:
-            parsed[name] = float(value)
-        except ValueError as error:
-            raise InputError(f"--fail-on {text}: expected NAME=LIMIT with a number") from error
         if name not in _FIGURES:
             raise InputError(f"--fail-on {name}: expected one of {', '.join(_FIGURES)}")
+        if name == "harmfulness" and not is_judged:
+            raise InputError("--fail-on harmfulness: nothing is judged; give --prompts and --judge")
+        parsed[name] = _number(value, text)
     return parsed
+
+
+def _number(value: str, text: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):  # no figure would ever be above it
+        raise InputError(f"--fail-on {text}: expected NAME=LIMIT with a number")
+    return number
 
 
 def exceeded(result: AuditResult, limits: dict[str, float]) -> int:

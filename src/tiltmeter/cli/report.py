@@ -13,8 +13,9 @@ def report(
     """Write one self-contained HTML page on finished runs."""
     from tiltmeter.report.page import render
     from tiltmeter.runs.manifest import atomic
+    from tiltmeter.text import inert
 
     page = render(folders)
     with atomic(out) as stream:
         stream.write(page.encode())
-    typer.echo(f"{out}: open it in a browser")
+    typer.echo(f"{inert(str(out), keep='')}: open it in a browser")

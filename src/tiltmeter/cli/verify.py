@@ -15,5 +15,5 @@ def verify(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run fol
     for problem in problems:
         typer.echo(inert(str(problem), keep=""))
     if not problems:
-        typer.echo(f"{folder}: outputs and inputs are as they were when the run ended")
+        typer.echo(f"{inert(str(folder), keep='')}: outputs and inputs are as they were when the run ended")
     raise typer.Exit(1 if problems else 0)
