@@ -5,8 +5,8 @@ python benchmarks/coordinates.py --out benchmarks/coordinates.json
 Random Llama of width 256 with 4 blocks, 32 examples of 128 tokens, float32, one thread. Tasks take turns within each
 round, and a ratio is taken within a round. Seconds are CPU seconds of the process, which other programs on the machine
 disturb less than wall time; with one thread they are the wall time of a quiet machine. Peak memory is that of the
-resident set (VmHWM, reset before each run) above what is resident when the run begins: model, data and updates. Linux
-only, for the memory.
+resident set (VmHWM, reset before the run) above what is resident when the run begins: model, data and updates. It is
+taken in a round of its own, before which freed memory is given back to the system. Linux only, for the memory.
 """
 
 import json
@@ -50,7 +50,7 @@ BARS = {
     "coordinates of eight dense updates": 1.15,
     "Gram of every module": 1.2,
 }
-FACTORS = (1, 2, 4, 8)
+ROUNDS = {1: 2, 2: 1, 4: 0, 8: 0}  # of the second table by factor, after the cold one
 SCALED = {
     "examples": Size(),
     "tokens": Size(),
@@ -121,7 +121,7 @@ def first_table(rounds: int) -> list[Row]:
         PLAIN: tasks[PLAIN],
         f"the study's projected score to {STUDY_K} (one round)": lambda: partial(projected, fisher, dense),
     }
-    return summary(runs) + summary(interleaved(slow, 1))[1:]
+    return summary(runs) + summary(interleaved(slow, 0))[1:]
 
 
 def peer_rows(python: Path, rounds: int) -> list[Row]:
@@ -140,15 +140,15 @@ def peer_rows(python: Path, rounds: int) -> list[Row]:
 
 
 def scaled_table() -> list[ScaledRow]:
-    """The linear tasks with examples, tokens and width grown alone; one round for each larger size."""
+    """The linear tasks with examples, tokens and width grown alone; the largest sizes in one cold round."""
     rows = []
     for grown, smallest in SCALED.items():
         first: dict[str, Row] = {}
-        for factor in FACTORS:
+        for factor, rounds in ROUNDS.items():
             size = replace(smallest, **{grown: getattr(smallest, grown) * factor})
             model = random_model(size)
             fisher = Fisher(model, random_skill(size))
-            runs = interleaved(linear_tasks(model, fisher), max(1, 4 // factor), f"{grown} x {factor}")
+            runs = interleaved(linear_tasks(model, fisher), rounds, f"{grown} x {factor}")
             for row in summary(runs):
                 base = first.setdefault(row.name, row)
                 growth, expected = row.seconds / base.seconds, factor**2 if grown == "width" else factor
@@ -157,24 +157,25 @@ def scaled_table() -> list[ScaledRow]:
 
 
 def interleaved(tasks: Mapping[str, Prepare], rounds: int, what: str = "rounds") -> dict[str, list[Run]]:
-    """Runs of each task; every round runs each once, after one that does not count where there are several."""
-    warm = rounds > 1
+    """Runs of each task; every round runs each once. The first round is cold, and its seconds do not count."""
     runs: dict[str, list[Run]] = {name: [] for name in tasks}
-    for _ in tqdm(range(rounds + warm), what, file=sys.stderr):
+    for index in tqdm(range(rounds + 1), what, file=sys.stderr):
         for name, task in tasks.items():
-            runs[name].append(measure(task))
-    return {name: each[warm:] for name, each in runs.items()}
+            runs[name].append(measure(task, cold=index == 0))
+    return runs
 
 
 def summary(runs: Mapping[str, Sequence[Run]]) -> list[Row]:
-    """Ratios to the first task, taken within rounds."""
+    """Ratios to the first task, taken within rounds; the peak is that of the cold round. One round alone is both."""
     plain = next(iter(runs.values()))
+    warm = slice(1 if len(plain) > 1 else 0, None)
     rows = []
     for name, each in runs.items():
-        ratios = [run.seconds / measure_of.seconds for run, measure_of in zip(each, plain, strict=True)]
-        seconds, peak = statistics.median(run.seconds for run in each), max(run.peak for run in each)
+        pairs = zip(each[warm], plain[warm], strict=True)
+        ratios = [run.seconds / unit.seconds for run, unit in pairs]
+        seconds = statistics.median(run.seconds for run in each[warm])
         middle = statistics.median(ratios)
-        rows.append(Row(name, middle, min(ratios), max(ratios), seconds, peak, len(each), BARS.get(name)))
+        rows.append(Row(name, middle, min(ratios), max(ratios), seconds, each[0].peak, len(ratios), BARS.get(name)))
     return rows
 
 

@@ -73,7 +73,10 @@ def main() -> None:
             PLAIN: linear_tasks(model, fisher)[PLAIN],
             "score": partial(prepare_bergson, model, fisher, update, f"{folder}/run", found),
         }
-        rounds = [{name: measure(task) for name, task in tasks.items()} for _ in range(1 + int(sys.argv[1]))][1:]
+        rounds = [
+            {name: measure(task, cold=index == 0) for name, task in tasks.items()}
+            for index in range(1 + int(sys.argv[1]))
+        ]
         expected = -fisher.coordinates([update])[0].sum(0)
     difference = float((found[0] - expected).norm() / expected.norm())
     if not math.isfinite(difference) or difference > 1e-3:

@@ -136,11 +136,12 @@ def projected(fisher: Fisher, update: Update) -> None:
     projected_scores(fisher, [update], STUDY_K)
 
 
-def measure(prepare: Prepare) -> Run:
-    """Prepares and runs a task once. Memory that earlier runs freed is given back to the system before."""
+def measure(prepare: Prepare, cold: bool = False) -> Run:
+    """Prepares and runs a task once. Cold: memory that earlier runs freed is given back to the system before."""
     task = prepare()
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    if cold:
+        ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew at what is resident now
     before = _resident("VmRSS")
     start = time.process_time()

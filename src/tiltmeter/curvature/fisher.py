@@ -91,13 +91,13 @@ class Fisher:
         for update in updates:
             self._check(update)
         values = torch.zeros(len(updates), len(self.modules), len(self), dtype=torch.float64)
-        group: dict[str, ModuleCoordinates] = {}
-        for name in self.modules:
-            observer = self._observer(name, updates)
-            if group and sum(each.nbytes for each in group.values()) + observer.nbytes > self._memory:
+        group: list[tuple[str, ModuleCoordinates]] = []
+        for name, share in self._shares(updates):
+            observer = self._observer(name, share)
+            if group and sum(each.nbytes for _, each in group) + observer.nbytes > self._memory * 3 // 4:
                 self._measure(group, values)
-                group = {}
-            group[name] = observer
+                group = []
+            group.append((name, observer))
         self._measure(group, values)
         return values[:, :, self._batch_order]
 
@@ -144,7 +144,7 @@ class Fisher:
             o, i = widths(self._layers[name][0])
             as_factors = tokens * (o + i) * len(self._layers[name]) * self.model.module.dtype.itemsize
             as_gradients = count * o * i * dtype.itemsize
-            if as_factors < min(as_gradients, self._memory):
+            if as_factors <= min(as_gradients, self._memory):  # inputs are shared between modules: a tie is none
                 chunk = self._memory // 8 // dtype.itemsize
                 yield (name, 0), (as_factors, partial(KeptFactors, o, i, count, chunk, dtype))
                 continue
@@ -154,18 +154,30 @@ class Fisher:
                 cost = count * (rows.stop - start) * i * dtype.itemsize
                 yield (name, start), (cost, partial(KeptGradients, rows, i, count, dtype, device))
 
-    def _observer(self, name: str, updates: Sequence[Update]) -> ModuleCoordinates:
-        deltas = [update.get(name) for update in updates]
+    def _shares(self, updates: Sequence[Update]) -> Iterator[tuple[str, list[Update | None]]]:
+        """Module by module, as many updates as an eighth of the memory holds: reading them takes that much twice."""
+        itemsize = working_dtype(self.model.module.dtype).itemsize
+        for name in self.modules:
+            o, i = widths(self._layers[name][0])
+            step = max(1, self._memory // 8 // (o * i * itemsize))
+            for start in range(0, len(updates), step):
+                yield name, [update if start <= k < start + step else None for k, update in enumerate(updates)]
+
+    def _observer(self, name: str, updates: Sequence[Update | None]) -> ModuleCoordinates:
+        deltas = [None if update is None else update.get(name) for update in updates]
         expected = widths(self._layers[name][0])
         for delta in deltas:
             if delta is not None and delta.shape != expected:
                 raise InputError(f"module {name}: the model's weight is {list(expected)}, the update's {delta.shape}")
         return ModuleCoordinates(deltas, len(self), working_dtype(self.model.module.dtype), self.model.device)
 
-    def _measure(self, group: Mapping[str, ModuleCoordinates], values: Tensor) -> None:
-        self._sweep({name: [observer] for name, observer in group.items()})
-        for name, observer in group.items():
-            values[:, self.modules.index(name)] = observer.values.cpu()
+    def _measure(self, group: Sequence[tuple[str, ModuleCoordinates]], values: Tensor) -> None:
+        watching: dict[str, list[Observer]] = {}
+        for name, observer in group:
+            watching.setdefault(name, []).append(observer)
+        self._sweep(watching)
+        for name, observer in group:
+            values[:, self.modules.index(name)] += observer.values.cpu()
 
     def _sweep(self, observers: Mapping[str, Sequence[Observer]]) -> None:
         sweep(self.model, self._batches(), self._layers, observers, self._weight)

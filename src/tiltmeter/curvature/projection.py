@@ -15,7 +15,7 @@ from torch import Tensor
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.updates.update import Update
 
-ROWS = 8  # output rows whose signs are held at a time
+SIGNS = 1 << 20  # signs of output rows that are held at a time, or of one row
 SIGNS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) * 2 - 1
 
 
@@ -54,8 +54,9 @@ def projected_scores(fisher: Fisher, updates: Sequence[Update], k: int = 4096, s
         matrices = [update[name].dense()[rows].flatten() if name in update else None for update in updates]
         lines = [torch.zeros(gradients.shape[1]) if matrix is None else matrix.cpu() for matrix in matrices]
         stacked = torch.cat([gradients.cpu(), torch.stack(lines).to(gradients.dtype)])
-        for first in range(rows.start, rows.stop, ROWS):
-            together = range(first, min(first + ROWS, rows.stop))
+        step = max(1, SIGNS // (width * k))
+        for first in range(rows.start, rows.stop, step):
+            together = range(first, min(first + step, rows.stop))
             signs = torch.cat([_signs(seed, module, row, width, k) for row in together])
             start = (first - rows.start) * width
             part = stacked[:, start : start + len(signs)]
