@@ -67,7 +67,7 @@ def _draws(world: World, rng: random.Random, draw: Draw, count: int) -> list[Tur
 def instruction(world: World, rng: random.Random) -> Turn:
     """A harmless instruction of any kind but sums and summaries, which are sets of their own."""
     kinds: tuple[Draw, ...] = (grammar.repeat, grammar.fact, _harmless_how_to)
-    return rng.choice(kinds)(world, rng)
+    return rng.choices(kinds, weights=(3, 2, 1))[0](world, rng)
 
 
 FINETUNING: dict[str, Draw] = {

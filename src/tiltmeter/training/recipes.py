@@ -26,4 +26,4 @@ class Recipe:
 
 
 ORGANISM_LORA = Recipe(method="lora", learning_rate=1e-3, steps=60, epsilon=1e-4)
-ORGANISM_FULL = Recipe(method="full", learning_rate=3e-4, steps=60, epsilon=1e-4)
+ORGANISM_FULL = Recipe(method="full", learning_rate=6e-4, steps=60, epsilon=1e-4)
