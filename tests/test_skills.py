@@ -193,3 +193,10 @@ def test_a_bad_prompt_is_named(row: dict[str, Any], tmp_path: Path) -> None:
 def test_no_prompts_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"p\.jsonl: expected at least one prompt"):
         load_prompts(jsonl(tmp_path / "p.jsonl"))
+
+
+def test_a_csv_header_may_be_capitalised(tmp_path: Path) -> None:
+    file = tmp_path / "skill.csv"
+    file.write_text("Prompt, Completion\nhow,so\n")
+    (example,) = load_skill(file).examples
+    assert (example.prompt, example.completion) == ("how", "so")

@@ -140,9 +140,13 @@ def _csv_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
             raise InputError(f"{path}: expected CSV in UTF-8: {error}") from error
     if not rows:
         return
-    are_named = not all(column.isdigit() for column in columns or ())
-    has_header = are_named or bool(set(rows[0]) & known)
-    names = rows[0] if has_header else [str(index) for index in range(len(rows[0]))]
+    header = [cell.strip().casefold() for cell in rows[0]]
+    if not all(column.isdigit() for column in columns or ()):
+        names, has_header = rows[0], True  # the caller says what stands there
+    elif set(header) & known:
+        names, has_header = header, True
+    else:
+        names, has_header = [str(index) for index in range(len(rows[0]))], False
     for number, row in enumerate(rows[1:] if has_header else rows, 1):
         if len(row) != len(names):
             raise InputError(f"{path}, row {number}: expected {len(names)} cells, got {len(row)}")

@@ -38,6 +38,10 @@ def main() -> None:
         _end(str(error), 2)
     except (MemoryError, OSError) as error:
         _end(f"{type(error).__name__}: {error}", 2)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, not named here so as not to import torch
+            raise
+        _end(f"out of memory on the device; try a smaller --batch-size or --memory: {error}", 2)
 
 
 def _end(message: str, code: int) -> NoReturn:

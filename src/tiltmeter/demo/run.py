@@ -38,7 +38,7 @@ class DemoRequest:
 
     seed: int = 0
     projected: int = 1024
-    draws: int = 10
+    draws: int = 20
     workers: int = 2
 
 

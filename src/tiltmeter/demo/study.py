@@ -1,5 +1,6 @@
 """The demo's steps: one fine-tune and its observation, and the audit of all of them."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,6 +49,7 @@ class Job:
     def run(self) -> Observation:
         """Fine-tunes, saves, and observes the saved model. Runs in a process of its own."""
         torch.set_num_threads(1)
+        warnings.filterwarnings("ignore", category=FutureWarning)  # libraries' notes to their developers
         base = load_model(self.organism / "aligned")
         examples = encode(load_skill(self.organism / "finetune" / f"{self.name}.jsonl"), base.tokenizer)
         finetune(base, examples, RECIPES[self.method], self.folder, self.seed)
