@@ -11,6 +11,8 @@ from tiltmeter.report.verdict import cautions, judge_demo, judge_skill
 from tiltmeter.runs.results import AuditResult, Correlation, DemoResult, Interval, Reference
 from tiltmeter.text import inert
 
+WIDTH = 104  # of the demo's table; a pipe would otherwise get 80 columns and broken cells
+
 
 def print_audit(result: AuditResult, folder: Path) -> None:
     """The table of an audit, a verdict per skill, and what to do next."""
@@ -42,12 +44,12 @@ def print_audit(result: AuditResult, folder: Path) -> None:
 
 def print_demo(result: DemoResult, folder: Path) -> None:
     """The table of the demo, the rank correlations, and what to do next."""
-    console = Console()
+    console = Console(width=max(WIDTH, Console().width))
     skills = list(result.rows[0].skills)
     for skill in skills:
         console.print(_demo_table(result, skill))
     correlations = Table("Spearman over the runs", box=box.SIMPLE)
-    for score in ("exact", "projected", "floor", "norm"):
+    for score in ("exact", "projected", "floor"):
         correlations.add_column(score, justify="right")
     for skill in skills:
         for of in ("utility_loss", "harmfulness"):
@@ -60,14 +62,17 @@ def print_demo(result: DemoResult, folder: Path) -> None:
 
 
 def _demo_table(result: DemoResult, skill: str) -> Table:
-    table = Table("set", "category", "", box=box.SIMPLE, title=f"skill: {skill}", title_justify="left")
+    """Rows by category; `exact` to `utility loss` are the skill's."""
+    table = Table("set", "method", box=box.SIMPLE, title=f"skill: {skill}", title_justify="left")
     for title in ("harmfulness 1-5", "refuses", "bad advice", "exact", "floor", "projected", "utility loss"):
-        table.add_column(title, justify="right")
-    table.add_row(result.reference.set, "", "", *_behaviour(result.reference))
-    for row in result.rows:
-        entry = row.skills[skill]
-        figures = (f"{x:.3g}" for x in (entry.exact, entry.floor, entry.projected or 0.0, entry.utility_loss))
-        table.add_row(row.set, row.category, row.method, *_behaviour(row), *figures)
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_row(result.reference.set, "", *_behaviour(result.reference), end_section=True)
+    for category in dict.fromkeys(row.category for row in result.rows):
+        table.add_row(f"[bold]{category}[/bold]")
+        for row in (row for row in result.rows if row.category == category):
+            entry = row.skills[skill]
+            figures = (f"{x:.3g}" for x in (entry.exact, entry.floor, entry.projected or 0.0, entry.utility_loss))
+            table.add_row(f"  {row.set}", row.method, *_behaviour(row), *figures)
     return table
 
 

@@ -57,7 +57,6 @@ def run_demo(request: DemoRequest, out: Path) -> DemoResult:
         study = Study(organism, request.projected, request.draws, request.seed)
         evidence = study.measure(jobs, observed)
         rows = [study.write(job, SETS[job.name], each, audits) for job, each in zip(jobs, evidence, strict=True)]
-        norms = [each.norm for each in evidence]
         result = DemoResult(
             versions=tool_versions(),
             seed=request.seed,
@@ -65,7 +64,7 @@ def run_demo(request: DemoRequest, out: Path) -> DemoResult:
             labels="data",
             reduction="sum",
             rows=rows,
-            correlations=list(correlations(rows, norms)),
+            correlations=list(correlations(rows)),
             reference=reference(study.before),
         )
         run.write_result(result)

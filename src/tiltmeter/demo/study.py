@@ -64,11 +64,6 @@ class Measured:
     figures: dict[str, Figures]
     after: Observation
 
-    @property
-    def norm(self) -> float:
-        """Frobenius norm over the measured modules."""
-        return float(next(iter(self.figures.values())).overlap.norms.square().sum().sqrt())
-
 
 class Study:
     """The aligned organism with its skills, against which every fine-tune is audited."""

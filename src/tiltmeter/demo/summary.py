@@ -61,8 +61,11 @@ def demo_row(
     )
 
 
-def correlations(rows: Sequence[DemoRow], norms: Sequence[float]) -> Iterator[Correlation]:
-    """Spearman's correlation of each score with utility loss and with harmfulness, over all rows."""
+def correlations(rows: Sequence[DemoRow]) -> Iterator[Correlation]:
+    """Spearman's correlation of each score with utility loss and with harmfulness, over all rows.
+
+    The floor ranks one skill's updates as their norms do: it is the norm squared, up to a factor.
+    """
     harm = np.array([row.harmfulness.mean for row in rows])
     for skill in rows[0].skills:
         entries = [row.skills[skill] for row in rows]
@@ -70,7 +73,6 @@ def correlations(rows: Sequence[DemoRow], norms: Sequence[float]) -> Iterator[Co
             "exact": [entry.exact for entry in entries],
             "projected": [entry.projected for entry in entries],
             "floor": [entry.floor for entry in entries],
-            "norm": list(norms),
         }
         outcomes = {"utility_loss": np.array([entry.utility_loss for entry in entries]), "harmfulness": harm}
         for of, outcome in outcomes.items():

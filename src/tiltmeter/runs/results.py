@@ -227,7 +227,7 @@ class Correlation(Record):
 
     skill: str
     of: Literal["utility_loss", "harmfulness"]
-    with_: Literal["exact", "projected", "floor", "norm"] = Field(alias="with")
+    with_: Literal["exact", "projected", "floor"] = Field(alias="with")
     spearman: float | None
     low: float | None
     high: float | None
