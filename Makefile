@@ -7,7 +7,7 @@ READY := .venv/.ready
 
 demo: $(READY)
 	$(BIN)/tiltmeter demo --out demo
-	$(BIN)/tiltmeter report demo --out demo/report.html
+	$(BIN)/tiltmeter report demo --out demo.html
 
 test: $(READY)
 	$(BIN)/pytest
@@ -28,4 +28,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo demo.html

@@ -37,7 +37,7 @@ def sweep(
         state = _State()
         for name, watching in observers.items():
             for layer in layers[name]:
-                handle = layer.register_forward_hook(partial(_forward_hook, state, watching))
+                handle = layer.register_forward_hook(partial(_forward_hook, state, name, watching))
                 stack.callback(handle.remove)
         for batch in batches:
             state.batch = batch
@@ -61,15 +61,16 @@ class _State:
 
 
 def _forward_hook(
-    state: _State, watching: Sequence[Observer], _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+    state: _State, name: str, watching: Sequence[Observer], _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
 ) -> Tensor:
     if not output.requires_grad:  # the first observed module: gradients start here
         output = output.detach().requires_grad_().clone()
     a = per_token(inputs[0].detach(), state.batch)
+    if a is None:  # a router may send all tokens of `coverage`'s example to one expert, but not of every other
+        raise InputError(f"module {name}: called on a routed subset of the tokens; leave it out (modules=...)")
 
     def backward_hook(delta: Tensor) -> None:
         spread = per_token(delta, state.batch)
-        assert a is not None  # `coverage` leaves other modules out
         assert spread is not None
         for observe in watching:
             observe(state.batch.place, a, spread)
