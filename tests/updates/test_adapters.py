@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import saved
 import torch
 
+import saved
 from tiltmeter.errors import InputError
 from tiltmeter.updates.delta import LowRank
 from tiltmeter.updates.update import Update

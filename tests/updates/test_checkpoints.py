@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import saved
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import saved
 from tiltmeter.errors import InputError
 from tiltmeter.updates.files import Tensors, check_folder
 from tiltmeter.updates.update import Update

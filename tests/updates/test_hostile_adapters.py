@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import saved
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import saved
 from tiltmeter.errors import InputError
 from tiltmeter.updates import matching
 from tiltmeter.updates.adapters import check_patterns
