@@ -42,7 +42,7 @@ def test_few_examples_and_few_draws_are_said() -> None:
 def test_changed_template_and_uncovered_tensors_are_said() -> None:
     notes = cautions(audit_result(chat_template_changed=True))
     assert "chat template" in notes[0]
-    assert "2 listed" in notes[1]
+    assert "2 entries under not_covered" in notes[1]
 
 
 def test_demo_names_the_harmful_sets_and_both_correlations() -> None:

@@ -11,12 +11,12 @@ from tiltmeter.report.verdict import cautions, judge_demo, judge_skill
 from tiltmeter.runs.results import AuditResult, Correlation, DemoResult, Interval, Reference
 from tiltmeter.text import inert
 
-WIDTH = 104  # of the demo's table; a pipe would otherwise get 80 columns and broken cells
+WIDTH = 116  # of the widest table; a pipe would otherwise get 80 columns and cut cells
 
 
 def print_audit(result: AuditResult, folder: Path) -> None:
     """The table of an audit, a verdict per skill, and what to do next."""
-    console = Console()
+    console = Console(width=max(WIDTH, Console().width))
     table = Table("skill", box=box.SIMPLE)
     for title in ("examples", "exact overlap", "of norm and trace", "null: same rank", "null: dense", "utility loss"):
         table.add_column(title, justify="right")
@@ -63,7 +63,9 @@ def print_demo(result: DemoResult, folder: Path) -> None:
 
 def _demo_table(result: DemoResult, skill: str) -> Table:
     """Rows by category; `exact` to `utility loss` are the skill's."""
-    table = Table("set", "method", box=box.SIMPLE, title=f"skill: {skill}", title_justify="left")
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), title=f"skill: {skill}", title_justify="left")
+    table.add_column("set", no_wrap=True)
+    table.add_column("method", no_wrap=True)
     for title in ("harmfulness 1-5", "refuses", "bad advice", "exact", "floor", "projected", "utility loss"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_row(result.reference.set, "", *_behaviour(result.reference), end_section=True)
@@ -83,11 +85,11 @@ def _behaviour(row: Reference) -> tuple[str, str, str]:
 def _correlation(entry: Correlation) -> str:
     if entry.spearman is None or entry.low is None or entry.high is None:
         return "-"
-    return f"{entry.spearman:.2f} ({entry.low:.2f} to {entry.high:.2f})"
+    return f"{entry.spearman:.2f} [{entry.low:.2f}, {entry.high:.2f}]"
 
 
 def _interval(interval: Interval | None) -> str:
-    return "-" if interval is None else f"{interval.mean:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+    return "-" if interval is None else f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _next(console: Console, folder: Path) -> None:

@@ -43,7 +43,8 @@ def cautions(result: AuditResult) -> list[str]:
     if result.chat_template_changed:
         notes.append("The chat template of base and tuned differs: behaviour can change with no change of weights.")
     if result.update.not_covered:
-        notes.append(f"The overlap does not cover all of the files: {len(result.update.not_covered)} listed below.")
+        count = len(result.update.not_covered)
+        notes.append(f"The overlap does not cover all of the files: {count} entries under not_covered.")
     return notes
 
 
