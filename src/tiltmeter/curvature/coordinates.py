@@ -89,41 +89,49 @@ class KeptGradients:
 
     def __init__(self, rows: slice, i: int, examples: int, dtype: torch.dtype, device: torch.device) -> None:
         self._rows = rows
-        self._gradients = _zeros((examples, rows.stop - rows.start, i), dtype, device)
+        self._gradients = (
+            untouched(examples * (rows.stop - rows.start) * i, dtype, device).view(examples, -1, i).zero_()
+        )
 
     def __call__(self, place: slice, a: Float[Tensor, "B T i"], delta: Float[Tensor, "B T o"]) -> None:
-        dtype = self._gradients.dtype
-        self._gradients[place].baddbmm_(delta[:, :, self._rows].to(dtype).mT, a.to(dtype))
+        _add_gradients(self._gradients[place], a, delta[:, :, self._rows])
 
     def chunks(self) -> Iterator[tuple[slice, Float[Tensor, "N c"]]]:
         yield self._rows, self._gradients.flatten(1)
 
 
 class KeptFactors:
-    """Holds `a` and `delta`: N * T * (o + i) numbers, fewer than a wide module's gradients. Forms `G_n` by rows."""
+    """Holds `a` and `delta`: N * T * (o + i) numbers, fewer than a wide module's gradients.
 
-    def __init__(self, o: int, i: int, examples: int, chunk_numbers: int, dtype: torch.dtype) -> None:
-        self._shape = (o, i)
-        self._step = max(1, chunk_numbers // (examples * i))
-        self._examples = examples
-        self._dtype = dtype
+    Forms `G_n` by as many rows as `scratch` holds, one at least; all stores share it, so a chunk is to be used before
+    the next one is asked for.
+    """
+
+    def __init__(self, o: int, i: int, examples: int, scratch: Float[Tensor, " c"]) -> None:
+        self._shape = (examples, o, i)
+        self._scratch = scratch
         self._parts: list[tuple[slice, Tensor, Tensor]] = []
 
     def __call__(self, place: slice, a: Float[Tensor, "B T i"], delta: Float[Tensor, "B T o"]) -> None:
         self._parts.append((place, a, delta))
 
     def chunks(self) -> Iterator[tuple[slice, Float[Tensor, "N c"]]]:
-        o, i = self._shape
-        for start in range(0, o, self._step):
-            rows = slice(start, min(o, start + self._step))
-            chunk = KeptGradients(rows, i, self._examples, self._dtype, self._parts[0][1].device)
-            for part in self._parts:
-                chunk(*part)
-            yield from chunk.chunks()
+        examples, o, i = self._shape
+        step = len(self._scratch) // (examples * i)
+        for start in range(0, o, step):
+            rows = slice(start, min(o, start + step))
+            chunk = self._scratch[: examples * (rows.stop - start) * i].view(examples, -1, i).zero_()
+            for place, a, delta in self._parts:
+                _add_gradients(chunk[place], a, delta[:, :, rows])
+            yield rows, chunk.flatten(1)
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """On the CPU from numpy, which asks for huge pages: to touch small ones first takes a tenth of a Gram's time."""
+def untouched(numbers: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, " numbers"]:
+    """Memory not yet touched; on the CPU by numpy, whose huge pages spare a tenth of a Gram's time at first touch."""
     if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(shape, dtype=str(dtype).removeprefix("torch.")))
+        return torch.empty(numbers, dtype=dtype, device=device)
+    return torch.from_numpy(np.empty(numbers, dtype=str(dtype).removeprefix("torch.")))
+
+
+def _add_gradients(total: Float[Tensor, "B o i"], a: Float[Tensor, "B T i"], delta: Float[Tensor, "B T o"]) -> None:
+    total.baddbmm_(delta.to(total.dtype).mT, a.to(total.dtype))

@@ -13,6 +13,7 @@ from tiltmeter.curvature.coordinates import (
     KeptFactors,
     KeptGradients,
     ModuleCoordinates,
+    untouched,
     working_dtype,
 )
 from tiltmeter.curvature.sweep import Observer, coverage, sweep
@@ -140,13 +141,14 @@ class Fisher:
         """What can be kept at a time: (module, first row) -> (bytes, maker of the store)."""
         count, device = len(self), self.model.device
         tokens = sum(batch.ids.numel() for batch in self._batches())
+        widest = max(widths(layers[0])[1] for layers in self._layers.values())
+        scratch = untouched(max(self._memory // 8 // dtype.itemsize, count * widest), dtype, device)
         for name in self.modules:
             o, i = widths(self._layers[name][0])
             as_factors = tokens * (o + i) * len(self._layers[name]) * self.model.module.dtype.itemsize
             as_gradients = count * o * i * dtype.itemsize
             if as_factors <= min(as_gradients, self._memory):  # inputs are shared between modules: a tie is none
-                chunk = self._memory // 8 // dtype.itemsize
-                yield (name, 0), (as_factors, partial(KeptFactors, o, i, count, chunk, dtype))
+                yield (name, 0), (as_factors, partial(KeptFactors, o, i, count, scratch))
                 continue
             step = max(1, min(o, self._memory // (count * i * dtype.itemsize)))
             for start in range(0, o, step):
