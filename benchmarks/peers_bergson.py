@@ -18,7 +18,18 @@ from bergson.collector.collector import CollectorComputer
 from bergson.collector.in_memory_collector import InMemoryCollector
 from bergson.score.score_writer import InMemorySequenceScoreWriter
 from datasets import Dataset
-from workload import BATCH, PLAIN, Size, Task, linear_tasks, measure, random_model, random_skill, random_updates
+from workload import (
+    BATCH,
+    PLAIN,
+    Size,
+    Task,
+    keep_freed_memory,
+    linear_tasks,
+    measure,
+    random_model,
+    random_skill,
+    random_updates,
+)
 
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.models import Model
@@ -63,6 +74,7 @@ def prepare_bergson(model: Model, fisher: Fisher, update: Update, folder: str, f
 def main() -> None:
     """The first argument is the number of rounds."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     logging.disable()
     model = random_model(Size())
     fisher = Fisher(model, random_skill(Size()), batch_size=BATCH)

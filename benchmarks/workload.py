@@ -23,6 +23,7 @@ from tiltmeter.updates.update import Update
 
 BATCH = 8
 STUDY_K = 4096
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 PLAIN = "plain forward+backward"
 
 Task = Callable[[], object]
@@ -134,6 +135,16 @@ def all_tasks(model: Model, fisher: Fisher) -> dict[str, Prepare]:
 def projected(fisher: Fisher, update: Update) -> None:
     """The study's score by random projection."""
     projected_scores(fisher, [update], STUDY_K)
+
+
+def keep_freed_memory() -> None:
+    """Freed memory stays with the process: pages are touched in the cold round, not now and then in one of the others.
+
+    Thresholds are the largest that glibc would arrive at by itself; it stops adapting them.
+    """
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+    libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
 def measure(prepare: Prepare, cold: bool = False) -> Run:

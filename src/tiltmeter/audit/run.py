@@ -3,28 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
 
-import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt, TypeAdapter
+from pydantic import TypeAdapter
 
 from tiltmeter.audit import record
 from tiltmeter.audit.measure import Figures, Observation, Settings, measure, observe, utility_losses
 from tiltmeter.behaviour.judges import Judge
-from tiltmeter.curvature.fisher import Fisher, Labels, Reduction
+from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.curvature.precision import batch_dependence
 from tiltmeter.errors import InputError
 from tiltmeter.generation import Sampling
-from tiltmeter.models import Model, is_adapter, load_model, load_tuned, local_folder
+from tiltmeter.models import is_adapter, load_model, load_tuned, local_folder
+from tiltmeter.requests import DTYPES, Dtype, Passes, hash_files, load_named
 from tiltmeter.runs.folder import RunFolder
 from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.record import RunRecord, tool_versions
 from tiltmeter.runs.results import AuditResult, Input, UpdateSummary
-from tiltmeter.skills import Skill, load_prompts, load_skill
+from tiltmeter.skills import Skill, load_prompts
 from tiltmeter.updates.update import Update
-
-Dtype = Literal["float32", "float64", "bfloat16"]
-DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -45,17 +41,6 @@ class Sources:
     columns: tuple[str, ...] | None = None
     prompts: tuple[str, ...] = ()
     initial: str | None = None
-
-
-@dataclass(frozen=True)
-class Passes:
-    """How the passes over a skill run; see `Fisher`. `memory` is in GiB."""
-
-    labels: Labels = "data"
-    reduction: Reduction = "sum"
-    max_length: Annotated[int, Field(ge=2)] | None = None
-    batch_size: PositiveInt = 8
-    memory: NonNegativeFloat = 4.0
 
 
 @dataclass(frozen=True)
@@ -88,13 +73,16 @@ def run_audit(request: Request, out: Path, judge: Judge | None) -> AuditResult:
         InputError: any input that cannot be used, or `out` is no place for a run.
         NothingMeasuredError: a skill without examples.
     """
-    skills, prompts = _named_skills(request.sources), _named_prompts(request.sources.prompts)
+    skills, prompts = (
+        load_named(request.sources.skills, request.sources.columns, "--skill"),
+        _named_prompts(request.sources.prompts),
+    )
     folders = local_folder(request.sources.base), local_folder(request.sources.tuned)
     update = read_update(*folders, request.sources.initial)
     with RunFolder(out) as run:
         inputs = hash_inputs(request.sources, *folders)
         base = load_model(folders[0], DTYPES[request.dtype], request.device)
-        fishers = {name: _fisher(base, skill, request.passes) for name, skill in skills.items()}
+        fishers = {name: request.passes.fisher(base, skill) for name, skill in skills.items()}
         encoded = {name: fisher.encoded for name, fisher in fishers.items()}
         figures = {name: measure(fisher, [update], request.settings)[0] for name, fisher in fishers.items()}
         before = observe(base, encoded, prompts, judge, request.sampling)
@@ -181,27 +169,6 @@ def _warnings(request: Request, update: Update, fishers: Mapping[str, Fisher]) -
     ]
 
 
-def _fisher(base: Model, skill: Skill, passes: Passes) -> Fisher:
-    return Fisher(
-        base,
-        skill,
-        passes.labels,
-        passes.reduction,
-        batch_size=passes.batch_size,
-        max_length=passes.max_length,
-        memory=int(passes.memory * 2**30),
-    )
-
-
-def _named_skills(sources: Sources) -> dict[str, Skill]:
-    skills = {skill.name: skill for skill in (load_skill(source, sources.columns) for source in sources.skills)}
-    if len(skills) < len(sources.skills):
-        raise InputError(f"two skills of the same name among {list(sources.skills)}: rename a file")
-    if not skills:
-        raise InputError("expected at least one skill (--skill FILE)")
-    return skills
-
-
 def _named_prompts(files: tuple[str, ...]) -> dict[str, list[str]]:
     prompts = {Path(file).stem: load_prompts(file) for file in files}
     if len(prompts) < len(files):
@@ -214,7 +181,4 @@ def hash_inputs(sources: Sources, base: Path, tuned: Path) -> list[Input]:
     inputs = [hash_input(sources.base, "base", base), hash_input(sources.tuned, "tuned", tuned)]
     if sources.initial is not None:
         inputs.append(hash_input(sources.initial, "initial", local_folder(sources.initial)))
-    for role, files in (("skill", sources.skills), ("prompts", sources.prompts)):
-        # A Hub set has no file to hash.
-        inputs += [hash_input(file, role) for file in files if Path(file).exists()]
-    return inputs
+    return inputs + hash_files({"skill": sources.skills, "prompts": sources.prompts})

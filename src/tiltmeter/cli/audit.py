@@ -1,5 +1,6 @@
 """`tiltmeter audit`."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -35,9 +36,10 @@ def audit(
 ) -> None:
     """Measure a fine-tuned model against its base: overlap with nulls, utility loss, judged behaviour."""
     from tiltmeter.audit.measure import Settings
-    from tiltmeter.audit.run import Passes, Request, Sources, run_audit
+    from tiltmeter.audit.run import Request, Sources, run_audit
     from tiltmeter.cli.tables import print_audit
     from tiltmeter.generation import Sampling
+    from tiltmeter.requests import Passes
 
     request = Request(
         Sources(base, tuned, tuple(skill), named_columns(columns), tuple(prompts or ()), initial),
@@ -52,3 +54,14 @@ def audit(
     result = run_audit(request, out, named_judge(judge, bool(prompts)))
     print_audit(result, out)
     raise typer.Exit(exceeded(result, limits))
+
+
+def again(arguments: dict[str, object], out: Path) -> None:
+    """A recorded audit done again."""
+    from pydantic import TypeAdapter
+
+    from tiltmeter.audit.run import Request, run_audit
+    from tiltmeter.cli.tables import print_audit
+
+    request = TypeAdapter(Request).validate_python(arguments)
+    print_audit(run_audit(request, out, named_judge(request.judge, bool(request.sources.prompts))), out)

@@ -20,3 +20,13 @@ def demo(
 
     result = run_demo(DemoRequest(seed=seed, projected=projected, workers=workers), out)
     print_demo(result, out)
+
+
+def again(arguments: dict[str, object], out: Path) -> None:
+    """A recorded demo done again."""
+    from pydantic import TypeAdapter
+
+    from tiltmeter.cli.tables import print_demo
+    from tiltmeter.demo.run import DemoRequest, run_demo
+
+    print_demo(run_demo(TypeAdapter(DemoRequest).validate_python(arguments), out), out)

@@ -1,12 +1,15 @@
 """`tiltmeter run`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tiltmeter.cli.options import named_judge
+from tiltmeter.cli import audit, demo
 from tiltmeter.errors import InputError
+
+AGAIN: dict[str, Callable[..., None]] = {"audit": audit.again, "demo": demo.again}
 
 
 def run(
@@ -14,11 +17,8 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Where to write; the folder of RUN.YAML if not given.")] = None,
 ) -> None:
     """Do a recorded run again."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    from tiltmeter.audit.run import Request, run_audit
-    from tiltmeter.cli.tables import print_audit, print_demo
-    from tiltmeter.demo.run import DemoRequest, run_demo
     from tiltmeter.runs.record import explain, load_run
     from tiltmeter.runs.verify import changes
     from tiltmeter.text import inert
@@ -27,14 +27,9 @@ def run(
     for problem in (problem for given in record.inputs for problem in changes(given)):
         typer.echo(f"warning: {inert(str(problem), keep='')}", err=True)
     target = out or (file if file.is_dir() else file.parent)
+    if record.verb not in AGAIN:
+        raise InputError(f"{file}: expected a run of {', '.join(AGAIN)}, got {record.verb!r}")
     try:
-        if record.verb == "audit":
-            request = TypeAdapter(Request).validate_python(record.arguments)
-            result = run_audit(request, target, named_judge(request.judge, bool(request.sources.prompts)))
-            print_audit(result, target)
-        elif record.verb == "demo":
-            print_demo(run_demo(TypeAdapter(DemoRequest).validate_python(record.arguments), target), target)
-        else:
-            raise InputError(f"{file}: expected a run of audit or demo, got {record.verb!r}")
+        AGAIN[record.verb](record.arguments, target)
     except ValidationError as error:
         raise InputError(f"{file}: {explain(error)}") from error

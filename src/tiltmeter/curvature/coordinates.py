@@ -1,13 +1,11 @@
-"""What one linear module contributes: coordinates of updates, and its per-example gradients.
+"""What one linear module contributes to the coordinates of updates.
 
 For inputs `a` [T, i] and output gradients `delta` [T, o] of example n, `G_n = sum_t delta_t a_t^T` [o, i] and the
 coordinate of an update V is `c_n(V) = <G_n, V> = sum_t delta_t^T V a_t`.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -72,66 +70,3 @@ def _dense_products(
     if len(dense) == 1:
         return ((delta @ dense[0]) * a).sum((1, 2))[None]
     return dense.flatten(1) @ torch.bmm(delta.mT, a).flatten(1).T
-
-
-class ExampleGradients(Protocol):
-    """Collects the gradients `G_n` of one module, or of some of its output rows, for all examples."""
-
-    def __call__(self, place: slice, a: Float[Tensor, "B T i"], delta: Float[Tensor, "B T o"]) -> None: ...
-
-    def chunks(self) -> Iterator[tuple[slice, Float[Tensor, "N c"]]]:
-        """The gradients by ranges of output rows, `c = rows * i` numbers for each example, in batch order."""
-        ...
-
-
-class KeptGradients:
-    """Holds `G_n` itself for a range of output rows: N * rows * i numbers."""
-
-    def __init__(self, rows: slice, i: int, examples: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._rows = rows
-        self._gradients = (
-            untouched(examples * (rows.stop - rows.start) * i, dtype, device).view(examples, -1, i).zero_()
-        )
-
-    def __call__(self, place: slice, a: Float[Tensor, "B T i"], delta: Float[Tensor, "B T o"]) -> None:
-        _add_gradients(self._gradients[place], a, delta[:, :, self._rows])
-
-    def chunks(self) -> Iterator[tuple[slice, Float[Tensor, "N c"]]]:
-        yield self._rows, self._gradients.flatten(1)
-
-
-class KeptFactors:
-    """Holds `a` and `delta`: N * T * (o + i) numbers, fewer than a wide module's gradients.
-
-    Forms `G_n` by as many rows as `scratch` holds, one at least; all stores share it, so a chunk is to be used before
-    the next one is asked for.
-    """
-
-    def __init__(self, o: int, i: int, examples: int, scratch: Float[Tensor, " c"]) -> None:
-        self._shape = (examples, o, i)
-        self._scratch = scratch
-        self._parts: list[tuple[slice, Tensor, Tensor]] = []
-
-    def __call__(self, place: slice, a: Float[Tensor, "B T i"], delta: Float[Tensor, "B T o"]) -> None:
-        self._parts.append((place, a, delta))
-
-    def chunks(self) -> Iterator[tuple[slice, Float[Tensor, "N c"]]]:
-        examples, o, i = self._shape
-        step = len(self._scratch) // (examples * i)
-        for start in range(0, o, step):
-            rows = slice(start, min(o, start + step))
-            chunk = self._scratch[: examples * (rows.stop - start) * i].view(examples, -1, i).zero_()
-            for place, a, delta in self._parts:
-                _add_gradients(chunk[place], a, delta[:, :, rows])
-            yield rows, chunk.flatten(1)
-
-
-def untouched(numbers: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, " numbers"]:
-    """Memory not yet touched; on the CPU by numpy, whose huge pages spare a tenth of a Gram's time at first touch."""
-    if device.type != "cpu":
-        return torch.empty(numbers, dtype=dtype, device=device)
-    return torch.from_numpy(np.empty(numbers, dtype=str(dtype).removeprefix("torch.")))
-
-
-def _add_gradients(total: Float[Tensor, "B o i"], a: Float[Tensor, "B T i"], delta: Float[Tensor, "B T o"]) -> None:
-    total.baddbmm_(delta.to(total.dtype).mT, a.to(total.dtype))

@@ -1,21 +1,15 @@
 """The Fisher information of a skill, through the coordinates of updates and the Gram matrix of its gradients."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
-from typing import Literal, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltmeter.curvature.coordinates import (
-    ExampleGradients,
-    KeptFactors,
-    KeptGradients,
-    ModuleCoordinates,
-    untouched,
-    working_dtype,
-)
+from tiltmeter.curvature.coordinates import ModuleCoordinates, working_dtype
+from tiltmeter.curvature.gradients import SCRATCH, Seen, Unit, units, workspace
 from tiltmeter.curvature.sweep import Observer, coverage, sweep
 from tiltmeter.errors import InputError, NothingMeasuredError
 from tiltmeter.layers import block_index, weight_of, widths
@@ -26,7 +20,6 @@ from tiltmeter.updates.update import Update
 
 Labels = Literal["data", "sampled"]
 Reduction = Literal["sum", "mean"]
-_Key = TypeVar("_Key")
 
 
 class Fisher:
@@ -75,7 +68,7 @@ class Fisher:
         unknown = [name for name in names if name not in model.linears]
         if unknown:
             raise InputError(f"no linear modules of the model: {unknown}; it has {list(model.linears)[:8]}, ...")
-        self._layers, self.not_covered = coverage(model, self._probe(), names)
+        self._layers, self._calls, self.not_covered = coverage(model, self._probe(), names)
         self.not_covered |= _other_matrices(model, names)
         self.modules = list(self._layers)
         self.blocks = [block_index(name, model.blocks) for name in self.modules]
@@ -122,39 +115,29 @@ class Fisher:
         Examples stand in batch order, which is the same in each call.
         """
         dtype = working_dtype(self.model.module.dtype)
-        units = dict(self._gradient_units(dtype))
-        costs = {unit: cost for unit, (cost, _) in units.items()}
-        for group in _groups(costs, self._memory):
-            stores = {unit: units[unit][1]() for unit in group}
-            watching: dict[str, list[Observer]] = {}
-            for (name, _), store in stores.items():
-                watching.setdefault(name, []).append(store)
-            self._sweep(watching)
-            while stores:  # each is released once it is used
-                (name, _), store = stores.popitem()
-                for rows, chunk in store.chunks():
-                    use(name, rows, chunk)
+        row = len(self) * max(widths(layers[0])[1] for layers in self._layers.values()) * dtype.itemsize
+        scratch = max(SCRATCH, row)  # one row of the widest module at least
+        for group in _groups(self._units(dtype), self._memory):
+            sizes = [scratch, *(unit.nbytes for unit in group)]
+            with workspace(sum(sizes), self.model.device) as memory:
+                formed, *places = memory.split(sizes)
+                stores = [
+                    (unit.module, unit.make(place, formed.view(dtype)))
+                    for unit, place in zip(group, places, strict=True)
+                ]
+                watching: dict[str, list[Observer]] = {}
+                for name, store in stores:
+                    watching.setdefault(name, []).append(store)
+                self._sweep(watching)
+                for name, store in stores:
+                    for rows, chunk in store.chunks():
+                        use(name, rows, chunk)
 
-    def _gradient_units(
-        self, dtype: torch.dtype
-    ) -> Iterator[tuple[tuple[str, int], tuple[int, Callable[[], ExampleGradients]]]]:
-        """What can be kept at a time: (module, first row) -> (bytes, maker of the store)."""
-        count, device = len(self), self.model.device
+    def _units(self, dtype: torch.dtype) -> Iterator[Unit]:
         tokens = sum(batch.ids.numel() for batch in self._batches())
-        widest = max(widths(layers[0])[1] for layers in self._layers.values())
-        scratch = untouched(max(self._memory // 8 // dtype.itemsize, count * widest), dtype, device)
         for name in self.modules:
-            o, i = widths(self._layers[name][0])
-            as_factors = tokens * (o + i) * len(self._layers[name]) * self.model.module.dtype.itemsize
-            as_gradients = count * o * i * dtype.itemsize
-            if as_factors <= min(as_gradients, self._memory):  # inputs are shared between modules: a tie is none
-                yield (name, 0), (as_factors, partial(KeptFactors, o, i, count, scratch))
-                continue
-            step = max(1, min(o, self._memory // (count * i * dtype.itemsize)))
-            for start in range(0, o, step):
-                rows = slice(start, min(o, start + step))
-                cost = count * (rows.stop - start) * i * dtype.itemsize
-                yield (name, start), (cost, partial(KeptGradients, rows, i, count, dtype, device))
+            seen = Seen(*widths(self._layers[name][0]), len(self), tokens * self._calls[name])
+            yield from units(name, seen, self.model.module.dtype, dtype, self._memory)
 
     def _shares(self, updates: Sequence[Update]) -> Iterator[tuple[str, list[Update | None]]]:
         """Module by module, as many updates as an eighth of the memory holds: reading them takes that much twice."""
@@ -239,15 +222,13 @@ def _other_matrices(model: Model, names: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _groups(costs: Mapping[_Key, int], memory: int) -> Iterator[list[_Key]]:
-    """Splits keys, in order, into groups whose costs stay within the budget; a single larger one stands alone."""
-    group: list[_Key] = []
-    total = 0
-    for key, cost in costs.items():
-        if group and total + cost > memory:
+def _groups(units: Iterable[Unit], memory: int) -> Iterator[list[Unit]]:
+    """Splits units, in order, into groups that stay within the budget; a single larger one stands alone."""
+    group: list[Unit] = []
+    for unit in units:
+        if group and sum(other.nbytes for other in group) + unit.nbytes > memory:
             yield group
-            group, total = [], 0
-        group.append(key)
-        total += cost
+            group = []
+        group.append(unit)
     if group:
         yield group

@@ -91,12 +91,14 @@ def _frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def coverage(model: Model, batch: Batch, names: Sequence[str]) -> tuple[dict[str, list[nn.Module]], dict[str, str]]:
+def coverage(
+    model: Model, batch: Batch, names: Sequence[str]
+) -> tuple[dict[str, list[nn.Module]], dict[str, int], dict[str, str]]:
     """Which of the linear modules can be measured, found by one forward pass.
 
     Returns:
-        Layers by name (several where two modules share one weight, which then counts once, under the first name), and
-        the reason by name for the rest.
+        Layers by name (several where two modules share one weight, which then counts once, under the first name), their
+        calls in a forward pass by the same names, and the reason by name for the modules that cannot be measured.
     """
     calls: dict[str, int] = dict.fromkeys(names, 0)
     routed: set[str] = set()
@@ -114,14 +116,16 @@ def coverage(model: Model, batch: Batch, names: Sequence[str]) -> tuple[dict[str
     reasons |= {name: "called on a routed subset of the tokens" for name in routed}
     reasons |= {name: "its weight is the input embedding's too" for name in names if _is_embedding(model, name)}
     layers: dict[str, list[nn.Module]] = {}
-    first: dict[int, str] = {}
+    owners: dict[int, str] = {}
+    calls_of: dict[str, int] = {}
     for name in names:
         if name not in reasons:
-            owner = first.setdefault(id(weight_of(model.linears[name])), name)
+            owner = owners.setdefault(id(weight_of(model.linears[name])), name)
             layers.setdefault(owner, []).append(model.linears[name])
+            calls_of[owner] = calls_of.get(owner, 0) + calls[name]
     if not layers:
         raise InputError(f"no linear module can be measured: {reasons}")
-    return layers, reasons
+    return layers, calls_of, reasons
 
 
 def _is_embedding(model: Model, name: str) -> bool:

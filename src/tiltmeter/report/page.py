@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from tiltmeter.errors import InputError
 from tiltmeter.report.verdict import rank
-from tiltmeter.report.views import AuditView, DemoView, view
+from tiltmeter.report.views import view
 from tiltmeter.report.wording import figure, share, span, times
 from tiltmeter.text import inert
 
@@ -74,8 +74,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": figure, "share": share, "span": span, "times": times, "rank": rank}
-    environment.tests["demo"] = lambda shown: isinstance(shown, DemoView)
-    environment.tests["audit"] = lambda shown: isinstance(shown, AuditView)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
     return environment
 

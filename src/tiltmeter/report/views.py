@@ -1,9 +1,9 @@
 """What the templates show, read from saved runs. Text stays raw here; the templates escape it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from tiltmeter.errors import InputError
 from tiltmeter.report import charts
@@ -40,6 +40,7 @@ class AuditView:
     cautions: list[str]
     losses: charts.Spec
     transcripts: dict[str, list[Transcript]]
+    template: ClassVar[str] = "audit.html"
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,20 @@ class DemoView:
     groups: list[tuple[str, list[tuple[DemoRow, str | None]]]]
     plots: dict[str, list[Plot]]
     audits: list[AuditView]
+    template: ClassVar[str] = "demo.html"
 
 
-View = AuditView | DemoView
+@runtime_checkable
+class View(Protocol):
+    """What a page shows of one run, by its template."""
+
+    template: ClassVar[str]
+
+    @property
+    def anchor(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
 
 
 def view(folder: Path, anchor: str) -> View:
@@ -76,8 +88,10 @@ def view(folder: Path, anchor: str) -> View:
         InputError: no finished run, or files in it that do not hold what they should.
     """
     result = read_result(folder)
-    if isinstance(result, DemoResult):
-        return _demo(folder, anchor, result)
+    return VIEWS[result.verb](folder, anchor, result)
+
+
+def _audit_view(folder: Path, anchor: str, result: AuditResult) -> AuditView:
     return _audit(folder, anchor, result, _title(folder, result))
 
 
@@ -149,3 +163,6 @@ def _plot(result: DemoResult, skill: str, score: str) -> Plot:
     drawn = sum(len(trace["x"]) for trace in spec["data"])
     wanted = sum(skill in row.skills for row in result.rows)
     return Plot(score, correlation(result, skill, "utility_loss", score), spec, wanted - drawn)
+
+
+VIEWS: dict[str, Callable[[Path, str, Any], View]] = {"audit": _audit_view, "demo": _demo}

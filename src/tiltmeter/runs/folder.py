@@ -18,7 +18,7 @@ from tiltmeter.errors import InputError
 from tiltmeter.runs.inputs import hash_file
 from tiltmeter.runs.manifest import LOCK, MANIFEST, PART, Manifest, atomic, check_name, read_manifest, to_json
 from tiltmeter.runs.record import RunRecord
-from tiltmeter.runs.results import AuditResult, DemoResult
+from tiltmeter.runs.results import Result
 
 Table: TypeAlias = pa.Table | list[dict[str, Any]]
 
@@ -79,7 +79,7 @@ class RunFolder:
         self._write_manifest(complete=False)
         self._write("run.yaml", record.to_yaml().encode("ascii"))
 
-    def write_result(self, result: AuditResult | DemoResult) -> None:
+    def write_result(self, result: Result) -> None:
         """Write `result.json`."""
         self._write("result.json", to_json(result.model_dump(mode="json"), indent=1).encode("ascii") + b"\n")
 

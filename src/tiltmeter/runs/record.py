@@ -62,8 +62,8 @@ def tool_versions() -> dict[str, str]:
     return versions
 
 
-def check_schema(content: object, path: Path) -> None:
-    """Refuse what was not written by this version of the schema.
+def check_schema(content: object, path: Path) -> dict[str, Any]:
+    """The content as a mapping; refuse what was not written by this version of the schema.
 
     Raises:
         InputError: no mapping, or another `schema`.
@@ -72,6 +72,7 @@ def check_schema(content: object, path: Path) -> None:
         raise InputError(f'{path}: not written by tiltmeter: expected a mapping with a "schema" of "{SCHEMA}"')
     if content["schema"] != SCHEMA:
         raise InputError(f'{path}: schema {content["schema"]!r}, but this version reads "{SCHEMA}"')
+    return content
 
 
 def explain(error: ValidationError) -> str:

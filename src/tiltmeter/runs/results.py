@@ -3,9 +3,9 @@
 Unknown keys, NaN and Inf are refused; a figure that could not be measured is null.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA: Final = "tiltmeter/1"
 
@@ -161,6 +161,7 @@ class Result(Record):
     """What every result carries."""
 
     schema_: Literal["tiltmeter/1"] = Field(default=SCHEMA, alias="schema")
+    verb: str
     inputs: list[Input]
     versions: dict[str, str]
     seed: int
@@ -242,10 +243,6 @@ class DemoResult(Result):
     rows: list[DemoRow]
     correlations: list[Correlation]
     reference: Reference
-
-
-AnyResult = Annotated[AuditResult | DemoResult, Field(discriminator="verb")]
-RESULTS: TypeAdapter[AuditResult | DemoResult] = TypeAdapter(AnyResult)
 
 
 class Answer(Record):

@@ -14,10 +14,11 @@ from safetensors.numpy import load_file
 from tiltmeter.errors import InputError
 from tiltmeter.runs.manifest import read_json, read_manifest
 from tiltmeter.runs.record import check_schema, explain
-from tiltmeter.runs.results import RESULTS, AuditResult, DemoResult, Transcript
+from tiltmeter.runs.results import Result, Transcript
+from tiltmeter.runs.verbs import RESULTS
 
 
-def read_result(folder: Path) -> AuditResult | DemoResult:
+def read_result(folder: Path) -> Result:
     """The `result.json` of a finished run.
 
     Raises:
@@ -30,12 +31,14 @@ def read_result(folder: Path) -> AuditResult | DemoResult:
     return parse_result(folder / "result.json")
 
 
-def parse_result(path: Path) -> AuditResult | DemoResult:
+def parse_result(path: Path) -> Result:
     """A `result.json` alone; errors as for `read_result`."""
     content = read_json(path)
-    check_schema(content, path)
+    verb = check_schema(content, path).get("verb")
+    if verb not in RESULTS:
+        raise InputError(f"{path}: verb: expected one of {', '.join(RESULTS)}, got {verb!r}")
     try:
-        return RESULTS.validate_python(content)
+        return RESULTS[verb].model_validate(content)
     except ValidationError as error:
         raise InputError(f"{path}: {explain(error)}") from error
 

@@ -1,0 +1,5 @@
+"""Which schema the result of each verb has."""
+
+from tiltmeter.runs.results import AuditResult, DemoResult, Result
+
+RESULTS: dict[str, type[Result]] = {"audit": AuditResult, "demo": DemoResult}
