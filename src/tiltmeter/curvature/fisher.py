@@ -42,6 +42,8 @@ class Fisher:
     Attributes:
         modules: the M names that are measured.
         blocks: the block index of each, or None outside the blocks.
+        layers: the layers of each: several where modules share one weight.
+        encoded: the N examples as token ids.
         not_covered: linear modules and other weight matrices inside the blocks that are not measured: name -> reason.
 
     Raises:
@@ -68,9 +70,9 @@ class Fisher:
         unknown = [name for name in names if name not in model.linears]
         if unknown:
             raise InputError(f"no linear modules of the model: {unknown}; it has {list(model.linears)[:8]}, ...")
-        self._layers, self._calls, self.not_covered = coverage(model, self._probe(), names)
+        self.layers, self._calls, self.not_covered = coverage(model, self._probe(), names)
         self.not_covered |= _other_matrices(model, names)
-        self.modules = list(self._layers)
+        self.modules = list(self.layers)
         self.blocks = [block_index(name, model.blocks) for name in self.modules]
 
     def __len__(self) -> int:
@@ -115,7 +117,7 @@ class Fisher:
         Examples stand in batch order, which is the same in each call.
         """
         dtype = working_dtype(self.model.module.dtype)
-        row = len(self) * max(widths(layers[0])[1] for layers in self._layers.values()) * dtype.itemsize
+        row = len(self) * max(widths(layers[0])[1] for layers in self.layers.values()) * dtype.itemsize
         scratch = max(SCRATCH, row)  # one row of the widest module at least
         for group in _groups(self._units(dtype), self._memory):
             sizes = [scratch, *(unit.nbytes for unit in group)]
@@ -134,23 +136,23 @@ class Fisher:
                         use(name, rows, chunk)
 
     def _units(self, dtype: torch.dtype) -> Iterator[Unit]:
-        tokens = sum(batch.ids.numel() for batch in self._batches())
+        tokens = sum(batch.ids.numel() for batch in self.batches())
         for name in self.modules:
-            seen = Seen(*widths(self._layers[name][0]), len(self), tokens * self._calls[name])
+            seen = Seen(*widths(self.layers[name][0]), len(self), tokens * self._calls[name])
             yield from units(name, seen, self.model.module.dtype, dtype, self._memory)
 
     def _shares(self, updates: Sequence[Update]) -> Iterator[tuple[str, list[Update | None]]]:
         """Module by module, as many updates as an eighth of the memory holds: reading them takes that much twice."""
         itemsize = working_dtype(self.model.module.dtype).itemsize
         for name in self.modules:
-            o, i = widths(self._layers[name][0])
+            o, i = widths(self.layers[name][0])
             step = max(1, self._memory // 8 // (o * i * itemsize))
             for start in range(0, len(updates), step):
                 yield name, [update if start <= k < start + step else None for k, update in enumerate(updates)]
 
     def _observer(self, name: str, updates: Sequence[Update | None]) -> ModuleCoordinates:
         deltas = [None if update is None else update.get(name) for update in updates]
-        expected = widths(self._layers[name][0])
+        expected = widths(self.layers[name][0])
         for delta in deltas:
             if delta is not None and delta.shape != expected:
                 raise InputError(f"module {name}: the model's weight is {list(expected)}, the update's {delta.shape}")
@@ -165,13 +167,15 @@ class Fisher:
             values[:, self.modules.index(name)] += observer.values.cpu()
 
     def _sweep(self, observers: Mapping[str, Sequence[Observer]]) -> None:
-        sweep(self.model, self._batches(), self._layers, observers, self._weight)
+        sweep(self.model, self.batches(), self.layers, observers, self.weight)
 
-    def _weight(self, batch: Batch) -> Tensor:
+    def weight(self, batch: Batch) -> Float[Tensor, " B"]:
+        """What each example's log-likelihood is multiplied by: 1, or one over its completion tokens."""
         lengths = batch.is_completion.sum(1).double()
         return 1 / lengths if self.reduction == "mean" else torch.ones_like(lengths)
 
-    def _batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[Batch]:
+        """The examples as padded batches; `Batch.rows` says which they are."""
         return batches(self.encoded, self._batch_size, self.model.tokenizer, self.model.device)
 
     def _probe(self) -> Batch:
@@ -182,7 +186,7 @@ class Fisher:
     @cached_property
     def _batch_order(self) -> Tensor:
         """The place in batch order of each example."""
-        rows = torch.tensor([row for batch in self._batches() for row in batch.rows])
+        rows = torch.tensor([row for batch in self.batches() for row in batch.rows])
         return rows.argsort()
 
     def _check(self, update: Update) -> None:
