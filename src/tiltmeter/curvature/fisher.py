@@ -43,6 +43,7 @@ class Fisher:
         modules: the M names that are measured.
         blocks: the block index of each, or None outside the blocks.
         layers: the layers of each: several where modules share one weight.
+        calls: how often each is called in a forward pass, by name.
         encoded: the N examples as token ids.
         not_covered: linear modules and other weight matrices inside the blocks that are not measured: name -> reason.
 
@@ -70,7 +71,7 @@ class Fisher:
         unknown = [name for name in names if name not in model.linears]
         if unknown:
             raise InputError(f"no linear modules of the model: {unknown}; it has {list(model.linears)[:8]}, ...")
-        self.layers, self._calls, self.not_covered = coverage(model, self._probe(), names)
+        self.layers, self.calls, self.not_covered = coverage(model, self._probe(), names)
         self.not_covered |= _other_matrices(model, names)
         self.modules = list(self.layers)
         self.blocks = [block_index(name, model.blocks) for name in self.modules]
@@ -138,7 +139,7 @@ class Fisher:
     def _units(self, dtype: torch.dtype) -> Iterator[Unit]:
         tokens = sum(batch.ids.numel() for batch in self.batches())
         for name in self.modules:
-            seen = Seen(*widths(self.layers[name][0]), len(self), tokens * self._calls[name])
+            seen = Seen(*widths(self.layers[name][0]), len(self), tokens * self.calls[name])
             yield from units(name, seen, self.model.module.dtype, dtype, self._memory)
 
     def _shares(self, updates: Sequence[Update]) -> Iterator[tuple[str, list[Update | None]]]:
