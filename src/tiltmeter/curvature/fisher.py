@@ -1,6 +1,7 @@
 """The Fisher information of a skill, through the coordinates of updates and the Gram matrix of its gradients."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Literal
 
@@ -96,7 +97,7 @@ class Fisher:
                 group = []
             group.append((name, observer))
         self._measure(group, values)
-        return values[:, :, self._batch_order]
+        return values[:, :, self.batch_order]
 
     def gram(self) -> Float[Tensor, "M N N"]:
         """`Gram[n, m] = <g_n, g_m>/N` per module, in float64. Computed once."""
@@ -110,7 +111,7 @@ class Fisher:
             gram[self.modules.index(name)] += (chunk @ chunk.T).double().cpu()
 
         self.each_gradient(add)
-        return gram[:, self._batch_order][:, :, self._batch_order] / len(self)
+        return gram[:, self.batch_order][:, :, self.batch_order] / len(self)
 
     def each_gradient(self, use: Callable[[str, slice, Tensor], None]) -> None:
         """Calls `use(module, output rows, gradients [N, rows * i])` for ranges of rows that cover every module.
@@ -175,6 +176,14 @@ class Fisher:
         lengths = batch.is_completion.sum(1).double()
         return 1 / lengths if self.reduction == "mean" else torch.ones_like(lengths)
 
+    def of(self, encoded: Sequence[Encoded]) -> "Fisher":
+        """The same of other examples: model, modules and settings are kept, `skill` still names the first ones."""
+        other = copy(self)
+        for cached in ("batch_order", "_gram"):
+            other.__dict__.pop(cached, None)
+        other.encoded = list(encoded)
+        return other
+
     def batches(self) -> Iterator[Batch]:
         """The examples as padded batches; `Batch.rows` says which they are."""
         return batches(self.encoded, self._batch_size, self.model.tokenizer, self.model.device)
@@ -185,7 +194,7 @@ class Fisher:
         return next(batches([shortest], 1, self.model.tokenizer, self.model.device))
 
     @cached_property
-    def _batch_order(self) -> Tensor:
+    def batch_order(self) -> Tensor:
         """The place in batch order of each example."""
         rows = torch.tensor([row for batch in self.batches() for row in batch.rows])
         return rows.argsort()
