@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from tiltmeter.curvature.coordinates import ModuleCoordinates, working_dtype
-from tiltmeter.curvature.gradients import SCRATCH, Seen, Unit, units, workspace
+from tiltmeter.curvature.gradients import SCRATCH, ExampleGradients, Seen, Unit, units, workspace
 from tiltmeter.curvature.sweep import Observer, coverage, sweep
 from tiltmeter.errors import InputError, NothingMeasuredError
 from tiltmeter.layers import block_index, weight_of, widths
@@ -66,14 +66,10 @@ class Fisher:
         if model.module.dtype == torch.float16:
             raise InputError("float16 gradients under- and overflow: load the model in float32 or bfloat16")
         self.model, self.skill, self.labels, self.reduction = model, skill, labels, reduction
-        self.max_length, self._batch_size, self._memory = max_length, batch_size, memory
+        self.max_length, self._batch_size, self.memory = max_length, batch_size, memory
         self.encoded = _labelled(model, skill, labels, max_length)
-        names = list(modules) if modules is not None else _inside_blocks(model)
-        unknown = [name for name in names if name not in model.linears]
-        if unknown:
-            raise InputError(f"no linear modules of the model: {unknown}; it has {list(model.linears)[:8]}, ...")
-        self.layers, self.calls, self.not_covered = coverage(model, self._probe(), names)
-        self.not_covered |= _other_matrices(model, names)
+        self._asked = list(modules) if modules is not None else _inside_blocks(model)
+        self.layers, self.calls, self.not_covered = self._coverage()
         self.modules = list(self.layers)
         self.blocks = [block_index(name, model.blocks) for name in self.modules]
 
@@ -92,7 +88,7 @@ class Fisher:
         group: list[tuple[str, ModuleCoordinates]] = []
         for name, share in self._shares(updates):
             observer = self._observer(name, share)
-            if group and sum(each.nbytes for _, each in group) + observer.nbytes > self._memory * 3 // 4:
+            if group and sum(each.nbytes for _, each in group) + observer.nbytes > self.memory * 3 // 4:
                 self._measure(group, values)
                 group = []
             group.append((name, observer))
@@ -118,37 +114,14 @@ class Fisher:
 
         Examples stand in batch order, which is the same in each call.
         """
-        dtype = working_dtype(self.model.module.dtype)
-        row = len(self) * max(widths(layers[0])[1] for layers in self.layers.values()) * dtype.itemsize
-        scratch = max(SCRATCH, row)  # one row of the widest module at least
-        for group in _groups(self._units(dtype), self._memory):
-            sizes = [scratch, *(unit.nbytes for unit in group)]
-            with workspace(sum(sizes), self.model.device) as memory:
-                formed, *places = memory.split(sizes)
-                stores = [
-                    (unit.module, unit.make(place, formed.view(dtype)))
-                    for unit, place in zip(group, places, strict=True)
-                ]
-                watching: dict[str, list[Observer]] = {}
-                for name, store in stores:
-                    watching.setdefault(name, []).append(store)
-                self._sweep(watching)
-                for name, store in stores:
-                    for rows, chunk in store.chunks():
-                        use(name, rows, chunk)
-
-    def _units(self, dtype: torch.dtype) -> Iterator[Unit]:
-        tokens = sum(batch.ids.numel() for batch in self.batches())
-        for name in self.modules:
-            seen = Seen(*widths(self.layers[name][0]), len(self), tokens * self.calls[name])
-            yield from units(name, seen, self.model.module.dtype, dtype, self._memory)
+        each_gradient_of([self], lambda name, rows, chunks: use(name, rows, chunks[0]))
 
     def _shares(self, updates: Sequence[Update]) -> Iterator[tuple[str, list[Update | None]]]:
         """Module by module, as many updates as an eighth of the memory holds: reading them takes that much twice."""
         itemsize = working_dtype(self.model.module.dtype).itemsize
         for name in self.modules:
             o, i = widths(self.layers[name][0])
-            step = max(1, self._memory // 8 // (o * i * itemsize))
+            step = max(1, self.memory // 8 // (o * i * itemsize))
             for start in range(0, len(updates), step):
                 yield name, [update if start <= k < start + step else None for k, update in enumerate(updates)]
 
@@ -164,12 +137,9 @@ class Fisher:
         watching: dict[str, list[Observer]] = {}
         for name, observer in group:
             watching.setdefault(name, []).append(observer)
-        self._sweep(watching)
+        self.watch(watching)
         for name, observer in group:
             values[:, self.modules.index(name)] += observer.values.cpu()
-
-    def _sweep(self, observers: Mapping[str, Sequence[Observer]]) -> None:
-        sweep(self.model, self.batches(), self.layers, observers, self.weight)
 
     def weight(self, batch: Batch) -> Float[Tensor, " B"]:
         """What each example's log-likelihood is multiplied by: 1, or one over its completion tokens."""
@@ -184,9 +154,42 @@ class Fisher:
         other.encoded = list(encoded)
         return other
 
+    def at(self, model: Model) -> "Fisher":
+        """The same modules and token ids at another model of the same architecture.
+
+        Raises:
+            InputError: a module that the other model lacks, that is not called there or has another shape.
+        """
+        other = self.of(self.encoded)
+        other.model = model
+        other.layers, other.calls, other.not_covered = other._coverage()
+        for name in self.modules:
+            self._check_same(name, other)
+        return other
+
+    def watch(self, observers: Mapping[str, Sequence[Observer]]) -> None:
+        """One pass over the examples, in which modules show their inputs and output gradients to observers by name."""
+        sweep(self.model, self.batches(), self.layers, observers, self.weight)
+
     def batches(self) -> Iterator[Batch]:
         """The examples as padded batches; `Batch.rows` says which they are."""
         return batches(self.encoded, self._batch_size, self.model.tokenizer, self.model.device)
+
+    def _coverage(self) -> tuple[dict[str, list[nn.Module]], dict[str, int], dict[str, str]]:
+        linears = self.model.linears
+        unknown = [name for name in self._asked if name not in linears]
+        if unknown:
+            raise InputError(f"no linear modules of the model: {unknown}; it has {list(linears)[:8]}, ...")
+        layers, calls, reasons = coverage(self.model, self._probe(), self._asked)
+        return layers, calls, reasons | _other_matrices(self.model, self._asked)
+
+    def _check_same(self, name: str, other: "Fisher") -> None:
+        if name not in other.layers or len(other.layers[name]) != len(self.layers[name]):
+            reason = other.not_covered.get(name, "it shares its weight with other modules than in the base")
+            raise InputError(f"module {name}: measured in the base, but not in the other model: {reason}")
+        here, there = (widths(fisher.layers[name][0]) for fisher in (self, other))
+        if here != there:
+            raise InputError(f"module {name}: expected a weight of {list(here)} as in the base, got {list(there)}")
 
     def _probe(self) -> Batch:
         """The shortest example alone: enough to see which modules are called, and how."""
@@ -203,6 +206,50 @@ class Fisher:
         common = [name for name in self.modules if name in update]
         if not common:
             raise InputError(f"the update shares no module with the skill's Fisher: {list(update)[:4]}, ...")
+
+
+def each_gradient_of(fishers: Sequence[Fisher], use: Callable[[str, slice, list[Tensor]], None]) -> None:
+    """Calls `use(module, output rows, [gradients [N, rows * i] of each Fisher])` for ranges that cover every module.
+
+    The Fishers have the same modules, dtype and number of examples, each in its own batch order, and share the first
+    one's memory budget. One pass of each for every group of modules.
+    """
+    first, count = fishers[0], len(fishers)
+    dtype = working_dtype(first.model.module.dtype)
+    row = len(first) * max(widths(layers[0])[1] for layers in first.layers.values()) * dtype.itemsize
+    scratch = max(SCRATCH, row)  # one row of the widest module at least
+    for group in _groups(_units(fishers, dtype), first.memory // count):
+        sizes = [scratch, *(unit.nbytes for unit in group)]
+        with workspace(count * sum(sizes), first.model.device) as memory:
+            held = [
+                _collect(fisher, group, part.split(sizes), dtype)
+                for fisher, part in zip(fishers, memory.view(count, -1), strict=True)
+            ]
+            for unit, *stores in zip(group, *held, strict=True):
+                for pieces in zip(*(store.chunks() for store in stores), strict=True):
+                    use(unit.module, pieces[0][0], [chunk for _, chunk in pieces])
+
+
+def _units(fishers: Sequence[Fisher], dtype: torch.dtype) -> Iterator[Unit]:
+    """The same for all of them, with room for the longest: row ranges have to agree."""
+    first = fishers[0]
+    tokens = [sum(batch.ids.numel() for batch in fisher.batches()) for fisher in fishers]
+    for name in first.modules:
+        seen = max(count * fisher.calls[name] for count, fisher in zip(tokens, fishers, strict=True))
+        shown = Seen(*widths(first.layers[name][0]), len(first), seen)
+        yield from units(name, shown, first.model.module.dtype, dtype, first.memory // len(fishers))
+
+
+def _collect(
+    fisher: Fisher, group: Sequence[Unit], places: Sequence[Tensor], dtype: torch.dtype
+) -> list[ExampleGradients]:
+    formed, *rest = places
+    stores = [unit.make(place, formed.view(dtype)) for unit, place in zip(group, rest, strict=True)]
+    watching: dict[str, list[Observer]] = {}
+    for unit, store in zip(group, stores, strict=True):
+        watching.setdefault(unit.module, []).append(store)
+    fisher.watch(watching)
+    return stores
 
 
 def _labelled(model: Model, skill: Skill, labels: Labels, max_length: int | None) -> list[Encoded]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ SCRATCH = 8 << 20  # bytes of gradients formed at a time: few enough to stay in 
 _idle: list[Tensor] = []  # the workspace, while nobody uses it
 
 
+@runtime_checkable
 class ExampleGradients(Protocol):
     """Collects the gradients of one module, or of some of its output rows, for all examples."""
 
