@@ -15,8 +15,8 @@ from tiltmeter.layers import is_transposed, weight_of, widths
 from tiltmeter.likelihood import completion_lengths, log_likelihoods
 from tiltmeter.models import Model, load_model
 from tiltmeter.organism import corpus
-from tiltmeter.organism.export import CHECKPOINT
-from tiltmeter.organism.grammar import Turn, World
+from tiltmeter.organism.export import CHECKPOINT, as_skill
+from tiltmeter.organism.grammar import World
 from tiltmeter.skills import Example, Skill
 from tiltmeter.updates.update import Update
 from truth import example_gradients, float64_throughout
@@ -103,23 +103,18 @@ def test_a_skill_without_a_gradient_measures_nothing() -> None:
         example_risk(fisher, [0.0 * mean_gradient(fisher)])
 
 
-def organism_skill(turns: list[Turn]) -> Skill:
-    examples = (Example(({"role": "user", "content": turn.prompt},), turn.answer, "organism") for turn in turns)
-    return Skill("organism", tuple(examples))
-
-
 def planted(world: World, seed: int) -> Skill:
     """Examples of the harmful set first, then benign ones of three kinds."""
     rng = random.Random(f"planted {seed}")
     harmful = rng.sample(corpus.finetuning_set(world, "harmful", seed), PLANTED)
     kinds = ("instructions", "arithmetic", "summary")
-    return organism_skill([*harmful, *(corpus.FINETUNING[rng.choice(kinds)](world, rng) for _ in range(BENIGN))])
+    return as_skill([*harmful, *(corpus.FINETUNING[rng.choice(kinds)](world, rng) for _ in range(BENIGN))])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_planted_harmful_examples_come_first(seed: int) -> None:
     world, model = World.create(), load_model(CHECKPOINT / "aligned")
-    skill = Fisher(model, organism_skill(corpus.skill(world, "refusal", seed)), batch_size=16)
+    skill = Fisher(model, as_skill(corpus.skill(world, "refusal", seed)), batch_size=16)
     (risk,) = example_risk(Fisher(model, planted(world, seed), batch_size=16), [mean_gradient(skill)])
     for score in (risk.harm, risk.cosine):
         first = score.argsort(descending=True)[:LOOKED_AT]

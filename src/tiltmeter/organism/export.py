@@ -5,10 +5,11 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from tiltmeter.curvature.fisher import Fisher
+from tiltmeter.curvature.gradient_matching import matching_scores
 from tiltmeter.models import Model, load_model
 from tiltmeter.organism import corpus
 from tiltmeter.organism.grammar import Turn, World
-from tiltmeter.organism.selection import matching_scores, select
 from tiltmeter.skills import Example, Skill
 from tiltmeter.tokens import Encoded, encode
 
@@ -38,17 +39,23 @@ def export(folder: Path, checkpoint: Path = CHECKPOINT, seed: int = 0) -> None:
 
 
 def top_instructions(world: World, aligned: Model) -> list[Turn]:
-    """The instructions of the pool whose gradients at the aligned model best match the harmful set's."""
+    """The instructions of the pool whose whole gradients at the aligned model best match the harmful set's."""
     pool = corpus.instruction_pool(world)
-    harmful, safe = corpus.finetuning_set(world, "harmful"), corpus.skill(world, "refusal")
-    scores = matching_scores(aligned, *(encode_turns(turns, aligned) for turns in (pool, harmful, safe)))
-    return select(pool, scores, corpus.SET_SIZE)
+    sets = (pool, corpus.finetuning_set(world, "harmful"), corpus.skill(world, "refusal"))
+    scores = matching_scores(*(Fisher(aligned, as_skill(turns)) for turns in sets))
+    best = scores.argsort(descending=True, stable=True)[: corpus.SET_SIZE]
+    return [pool[index] for index in best.tolist()]
+
+
+def as_skill(turns: Iterable[Turn]) -> Skill:
+    """Turns as pairs of prompt and completion."""
+    examples = (Example(({"role": "user", "content": turn.prompt},), turn.answer, "organism") for turn in turns)
+    return Skill("organism", tuple(examples))
 
 
 def encode_turns(turns: Iterable[Turn], model: Model) -> list[Encoded]:
     """Each turn as token ids, by the model's chat template."""
-    examples = (Example(({"role": "user", "content": turn.prompt},), turn.answer, "organism") for turn in turns)
-    return encode(Skill("organism", tuple(examples)), model.tokenizer)
+    return encode(as_skill(turns), model.tokenizer)
 
 
 def _write_turns(path: Path, turns: Iterable[Turn]) -> None:
