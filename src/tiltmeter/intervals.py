@@ -71,3 +71,32 @@ def _bootstrap(
         rng=np.random.default_rng(seed),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def crossing_interval(
+    times: Float[NDArray[Any], " S"], losses: Float[NDArray[Any], "S N"], limit: float, seed: int = 0
+) -> Interval | None:
+    """When the mean over N first exceeds `limit`, linear between times, with its interval; None where it does not.
+
+    Resamples that never cross count as the last time.
+    """
+    point = _crossing(times, losses.mean(1), limit)
+    if point is None:
+        return None
+    picks = np.random.default_rng(seed).integers(losses.shape[1], size=(RESAMPLES, losses.shape[1]))
+    drawn = [_crossing(times, losses[:, pick].mean(1), limit) for pick in picks]
+    found = [times[-1] if crossing is None else crossing for crossing in drawn]
+    low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(point, float(low), float(high))
+
+
+def _crossing(times: NDArray[Any], values: NDArray[Any], limit: float) -> float | None:
+    above = np.flatnonzero(values > limit)
+    if not len(above):
+        return None
+    after = int(above[0])
+    if after == 0:
+        return float(times[0])
+    before = after - 1
+    share = (limit - values[before]) / (values[after] - values[before])
+    return float(times[before] + share * (times[after] - times[before]))

@@ -33,7 +33,7 @@ def sweep(
     than once per forward, or stands under two names, shows each call.
     """
     with ExitStack() as stack:
-        stack.enter_context(_frozen(model.module))
+        stack.enter_context(frozen(model.module))
         state = _State()
         for name, watching in observers.items():
             for layer in layers[name]:
@@ -80,7 +80,9 @@ def _forward_hook(
 
 
 @contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter takes a gradient meanwhile."""
+    """No parameter takes a gradient meanwhile."""
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)
