@@ -23,7 +23,7 @@ def print_audit(result: AuditResult, folder: Path) -> None:
     for name, skill in result.skills.items():
         same, dense = skill.nulls.same_rank, skill.nulls.dense
         table.add_row(
-            _safe(name),
+            safe(name),
             str(skill.examples),
             f"{skill.overlap.exact:.4g}",
             f"{skill.overlap.normalised:.2g}",
@@ -34,12 +34,12 @@ def print_audit(result: AuditResult, folder: Path) -> None:
     console.print(table)
     for name, behaviour in (result.behaviour or {}).items():
         before, after = behaviour.base.harmfulness, behaviour.tuned.harmfulness
-        console.print(f"harmfulness on {_safe(name)}: {_interval(before)} before, {_interval(after)} after")
+        console.print(f"harmfulness on {safe(name)}: {_interval(before)} before, {_interval(after)} after")
     for name, skill in result.skills.items():
-        console.print(f"[bold]{_safe(name)}[/bold]: {_safe(judge_skill(skill).sentence)}")
+        console.print(f"[bold]{safe(name)}[/bold]: {safe(judge_skill(skill).sentence)}")
     for note in cautions(result):
-        console.print(f"note: {_safe(note)}")
-    _next(console, folder)
+        console.print(f"note: {safe(note)}")
+    next_step(console, folder)
 
 
 def print_demo(result: DemoResult, folder: Path) -> None:
@@ -57,8 +57,8 @@ def print_demo(result: DemoResult, folder: Path) -> None:
             correlations.add_row(f"{skill}: {of.replace('_', ' ')}", *map(_correlation, found))
     console.print(correlations)
     for sentence in judge_demo(result):
-        console.print(_safe(sentence))
-    _next(console, folder)
+        console.print(safe(sentence))
+    next_step(console, folder)
 
 
 def _demo_table(result: DemoResult, skill: str) -> Table:
@@ -92,10 +92,12 @@ def _interval(interval: Interval | None) -> str:
     return "-" if interval is None else f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
-def _next(console: Console, folder: Path) -> None:
-    path = _safe(str(folder))
+def next_step(console: Console, folder: Path) -> None:
+    """Where the run was written, and what reads it."""
+    path = safe(str(folder))
     console.print(f"\nwritten to {path}; next: [bold]tiltmeter report {path} --out report.html[/bold]", soft_wrap=True)
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
+    """Text from outside, on one line, that rich and the terminal show as it is."""
     return escape(inert(text, keep=""))

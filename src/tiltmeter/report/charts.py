@@ -27,7 +27,7 @@ def heatmap(grid: Grid) -> Spec:
     """Overlap by block and module kind on a logarithmic colour scale: one trace per score, the first one shown."""
     traces = [_heat(grid, score, visible=score == SCORES[0]) for score in SCORES]
     height = 60 + max(28 * len(grid.blocks), 90)
-    layout = _layout(height, margin={"l": 40, "r": 10, "t": 10, "b": 40})
+    layout = base_layout(height, margin={"l": 40, "r": 10, "t": 10, "b": 40})
     layout["xaxis"] |= {"type": "category", "showgrid": False, "title": None, "tickangle": "auto"}
     layout["yaxis"] |= {"type": "category", "showgrid": False, "autorange": "reversed", "title": {"text": "block"}}
     return {"data": traces, "layout": layout}
@@ -48,8 +48,8 @@ def nulls(skill: Skill) -> Spec:
     ):
         hover = [f"{title}: {figure(value)}" for value in values]
         points = {"type": "scatter", "mode": "markers", "name": title, "x": list(map(_positive, values))}
-        data.append({**points, "y": [name for name, _ in rows], "marker": _marker(12, marker), "text": hover, **_HOVER})
-    layout = _layout(190, margin={"l": 80, "r": 16, "t": 8, "b": 70})
+        data.append({**points, "y": [name for name, _ in rows], "marker": _marker(12, marker), "text": hover, **HOVER})
+    layout = base_layout(190, margin={"l": 80, "r": 16, "t": 8, "b": 70})
     layout["xaxis"] |= {"type": "log", "title": {"text": "overlap"}, **_log_ticks(_all_x(data))}
     layout["yaxis"] |= {"type": "category", "range": [-0.6, 1.6], "showgrid": False}
     return {"data": data, "layout": layout}
@@ -76,8 +76,8 @@ def losses(skills: dict[str, Skill]) -> Spec:
         hover = [f"{name}<br>{title}: {figure(value)}" for name, value in zip(names, values, strict=True)]
         points = {"type": "scatter", "mode": "markers", "name": title, "x": values, "y": names, "text": hover}
         extra = {"error_x": bars} if title == "measured" else {}
-        data.append({**points, **extra, "marker": _marker(11, marker), **_HOVER})
-    layout = _layout(130 + 44 * len(names), margin={"l": 80, "r": 16, "t": 8, "b": 70})
+        data.append({**points, **extra, "marker": _marker(11, marker), **HOVER})
+    layout = base_layout(130 + 44 * len(names), margin={"l": 80, "r": 16, "t": 8, "b": 70})
     layout["xaxis"] |= {"title": {"text": "utility loss (nats)"}, "zeroline": True, "zerolinecolor": "var(--muted)"}
     layout["yaxis"] |= {"type": "category", "range": [-0.6, len(names) - 0.4], "showgrid": False}
     return {"data": data, "layout": layout}
@@ -98,17 +98,18 @@ def scatter(rows: Sequence[DemoRow], skill: str, score: str) -> Spec:
         symbols = ["circle" if row.method == "lora" else "square-open" for row, _, _ in mine]
         marker = {"size": 11, "color": colour, "symbol": symbols, "line": {"width": 2, "color": colour}}
         trace = {"type": "scatter", "mode": "markers", "name": category, "x": [x for _, x, _ in mine]}
-        data.append({**trace, "y": [math.asinh(y / bend) for *_, y in mine], "marker": marker, "text": hover, **_HOVER})
-    layout = _layout(320, margin={"l": 56, "r": 10, "t": 8, "b": 80})
+        data.append({**trace, "y": [math.asinh(y / bend) for *_, y in mine], "marker": marker, "text": hover, **HOVER})
+    layout = base_layout(320, margin={"l": 56, "r": 10, "t": 8, "b": 80})
     layout["xaxis"] |= {"type": "log", "title": {"text": f"{score} overlap"}, **_log_ticks(_all_x(data))}
     layout["yaxis"] |= {"title": {"text": "utility loss (nats)"}, **_bent_ticks([y for *_, y in shown], bend)}
     return {"data": data, "layout": layout}
 
 
-_HOVER = {"hovertemplate": "%{text}<extra></extra>"}
+HOVER = {"hovertemplate": "%{text}<extra></extra>"}
 
 
-def _layout(height: int, margin: dict[str, int]) -> Spec:
+def base_layout(height: int, margin: dict[str, int]) -> Spec:
+    """What all charts share: fonts, grid, a legend below."""
     axis = {"gridcolor": "var(--line)", "zeroline": False, "automargin": True, "fixedrange": True, "ticks": ""}
     font = {"family": "system-ui, sans-serif", "size": 12, "color": "var(--ink)"}
     return {
@@ -150,7 +151,7 @@ def _heat(grid: Grid, score: str, *, visible: bool) -> Spec:
             "tickvals": [math.log10(value) for value in ticks.get("tickvals", [])],
             "ticktext": ticks.get("ticktext", []),
         },
-        **_HOVER,
+        **HOVER,
     }
 
 
