@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from tiltmeter.updates.update import Update
 
 Labels = Literal["data", "sampled"]
 Reduction = Literal["sum", "mean"]
+_Item = TypeVar("_Item")
 
 
 class Fisher:
@@ -218,7 +219,7 @@ def each_gradient_of(fishers: Sequence[Fisher], use: Callable[[str, slice, list[
     dtype = working_dtype(first.model.module.dtype)
     row = len(first) * max(widths(layers[0])[1] for layers in first.layers.values()) * dtype.itemsize
     scratch = max(SCRATCH, row)  # one row of the widest module at least
-    for group in _groups(_units(fishers, dtype), first.memory // count):
+    for group in groups(_units(fishers, dtype), lambda unit: unit.nbytes, first.memory // count):
         sizes = [scratch, *(unit.nbytes for unit in group)]
         with workspace(count * sum(sizes), first.model.device) as memory:
             held = [
@@ -283,13 +284,16 @@ def _other_matrices(model: Model, names: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _groups(units: Iterable[Unit], memory: int) -> Iterator[list[Unit]]:
-    """Splits units, in order, into groups that stay within the budget; a single larger one stands alone."""
-    group: list[Unit] = []
-    for unit in units:
-        if group and sum(other.nbytes for other in group) + unit.nbytes > memory:
+def groups(items: Iterable[_Item], nbytes: Callable[[_Item], int], memory: int) -> Iterator[list[_Item]]:
+    """Splits items, in order, into groups that stay within the budget; a single larger one stands alone."""
+    group: list[_Item] = []
+    held = 0
+    for item in items:
+        size = nbytes(item)
+        if group and held + size > memory:
             yield group
-            group = []
-        group.append(unit)
+            group, held = [], 0
+        group.append(item)
+        held += size
     if group:
         yield group

@@ -35,6 +35,19 @@ class Null:
         return observed / self.mean
 
 
+def flat_loss(trace: float, size: int, norm: float) -> float:
+    """`E[du] = eta^2 tr(F) / (2n)`: the mean quadratic utility loss of a random direction of norm eta in n dimensions.
+
+    Source: collapse, theorem 4.1.
+    """
+    return norm**2 * trace / (2 * size)
+
+
+def flat_energy(d: int, size: int) -> float:
+    """`E ||P v||^2 = d/n`: the share of a random unit vector of R^n that lies in a subspace of d dimensions."""
+    return d / size
+
+
 def dense_null(fisher: Fisher, overlap: Overlap, draws: int = 1000, seed: int = 0) -> Null:
     """Overlaps of random dense updates that have the observed norm in each module; exact, and needs no model.
 
