@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tiltmeter.cli.limits import FailOn, exceeded, parse_limits
+from tiltmeter.cli.limits import AUDIT, exceeded, limit_option, parse_limits
 from tiltmeter.cli.options import Out, named_columns, named_judge
 
 
@@ -32,7 +32,10 @@ def audit(
     memory: Annotated[float, typer.Option(min=0, help="GiB for kept gradients; more passes if they do not fit.")] = 4.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer to a prompt.")] = 128,
     seed: Annotated[int, typer.Option(help="Of nulls, projection and answers.")] = 0,
-    fail_on: FailOn = None,
+    fail_on: Annotated[
+        list[str] | None,
+        limit_option("Exit with 1 if a figure is above a limit: utility_loss, overlap, overlap_ratio or harmfulness."),
+    ] = None,
 ) -> None:
     """Measure a fine-tuned model against its base: overlap with nulls, utility loss, judged behaviour."""
     from tiltmeter.audit.measure import Settings
@@ -50,10 +53,11 @@ def audit(
         Settings(dims, projected, draws, seed),
         Sampling(max_new_tokens=max_new_tokens, seed=seed),
     )
-    limits = parse_limits(fail_on, bool(prompts))
+    unjudged = {} if prompts else {"harmfulness": "nothing is judged; give --prompts and --judge"}
+    limits = parse_limits(fail_on, AUDIT, unjudged)
     result = run_audit(request, out, named_judge(judge, bool(prompts)))
     print_audit(result, out)
-    raise typer.Exit(exceeded(result, limits))
+    raise typer.Exit(exceeded(result, AUDIT, limits))
 
 
 def again(arguments: dict[str, object], out: Path) -> None:

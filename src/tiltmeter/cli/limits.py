@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import typer
 
 from tiltmeter.errors import InputError, NothingMeasuredError
 
 if TYPE_CHECKING:
+    from tiltmeter.runs.forecast_result import DataForecast, ForecastResult
     from tiltmeter.runs.results import AuditResult
 
-FailOn = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=LIMIT",
-        help="Exit with 1 if a figure is above a limit: utility_loss, overlap, overlap_ratio or harmfulness.",
-    ),
-]
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Figure(Generic[R]):
+    """A figure of a result that can have a limit, and the side of the limit on which the command fails."""
+
+    of: Callable[[R], float]
+    fails: Literal["above", "below"] = "above"
+
+    def is_over(self, result: R, limit: float) -> bool:
+        """Whether the figure is on the failing side of `limit`."""
+        return self.of(result) > limit if self.fails == "above" else self.of(result) < limit
 
 
 def _worst_harm(result: AuditResult) -> float:
@@ -31,28 +39,50 @@ def _worst_harm(result: AuditResult) -> float:
     return max(means)
 
 
-# The worst value over the skills: any one of them can be broken.
-_FIGURES: dict[str, Callable[[AuditResult], float]] = {
-    "utility_loss": lambda result: max(skill.utility_loss.mean for skill in result.skills.values()),
-    "overlap": lambda result: max(skill.overlap.exact for skill in result.skills.values()),
-    "overlap_ratio": lambda result: max(skill.nulls.same_rank.ratio or 0.0 for skill in result.skills.values()),
-    "harmfulness": _worst_harm,
+def _forecasts(result: ForecastResult) -> list[DataForecast]:
+    return [entry for skill in result.skills.values() for entry in skill.data.values()]
+
+
+def _first_alarm(result: ForecastResult) -> float:
+    """The earliest step at which a forecast exceeds the alarm's limit; infinite where none does."""
+    steps = [entry.alarm.step for entry in _forecasts(result) if entry.alarm is not None]
+    return min((step for step in steps if step is not None), default=math.inf)
+
+
+# The worst value over the skills, and over the data sets of a forecast: any one of them can be broken.
+AUDIT: Mapping[str, Figure[AuditResult]] = {
+    "utility_loss": Figure(lambda result: max(skill.utility_loss.mean for skill in result.skills.values())),
+    "overlap": Figure(lambda result: max(skill.overlap.exact for skill in result.skills.values())),
+    "overlap_ratio": Figure(lambda result: max(skill.nulls.same_rank.ratio or 0.0 for skill in result.skills.values())),
+    "harmfulness": Figure(_worst_harm),
+}
+FORECAST: Mapping[str, Figure[ForecastResult]] = {
+    "utility_loss": Figure(lambda result: max(entry.forecast.utility_loss[-1] for entry in _forecasts(result))),
+    "alarm_step": Figure(_first_alarm, "below"),
+    "epsilon_relative": Figure(lambda result: max(entry.epsilon_relative for entry in _forecasts(result))),
 }
 
 
-def parse_limits(limits: list[str] | None, is_judged: bool) -> dict[str, float]:
-    """Limits by name of the figure.
+def limit_option(text: str) -> Any:
+    """The option `--fail-on` of a command whose help says `text`."""
+    return typer.Option(metavar="NAME=LIMIT", help=text)
+
+
+def parse_limits(
+    limits: list[str] | None, figures: Mapping[str, Figure[R]], unavailable: Mapping[str, str]
+) -> dict[str, float]:
+    """Limits by name of the figure; `unavailable` names the figures that are not measured, and why.
 
     Raises:
-        InputError: an unknown name, no number, or a limit for answers where nothing is judged.
+        InputError: an unknown name, no number, or a limit for what is not measured.
     """
     parsed = {}
     for text in limits or ():
         name, _, value = text.partition("=")
-        if name not in _FIGURES:
-            raise InputError(f"--fail-on {name}: expected one of {', '.join(_FIGURES)}")
-        if name == "harmfulness" and not is_judged:
-            raise InputError("--fail-on harmfulness: nothing is judged; give --prompts and --judge")
+        if name not in figures:
+            raise InputError(f"--fail-on {name}: expected one of {', '.join(figures)}")
+        if name in unavailable:
+            raise InputError(f"--fail-on {name}: {unavailable[name]}")
         parsed[name] = _number(value, text)
     return parsed
 
@@ -67,11 +97,12 @@ def _number(value: str, text: str) -> float:
     return number
 
 
-def exceeded(result: AuditResult, limits: dict[str, float]) -> int:
-    """1 if a figure is above its limit, else 0; prints what was exceeded."""
+def exceeded(result: R, figures: Mapping[str, Figure[R]], limits: Mapping[str, float]) -> int:
+    """1 if a figure is on the failing side of its limit, else 0; prints what was exceeded."""
     from rich.console import Console
 
-    over = [(name, _FIGURES[name](result), limit) for name, limit in limits.items() if _FIGURES[name](result) > limit]
-    for name, value, limit in over:
-        Console(stderr=True).print(f"[red]{name} is {value:.4g}, above the limit of {limit:g}[/red]")
+    over = [name for name, limit in limits.items() if figures[name].is_over(result, limit)]
+    for name in over:
+        value, side = figures[name].of(result), figures[name].fails
+        Console(stderr=True).print(f"[red]{name} is {value:.4g}, {side} the limit of {limits[name]:g}[/red]")
     return int(bool(over))
