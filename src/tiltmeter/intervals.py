@@ -1,6 +1,6 @@
 """Intervals by bootstrap, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +47,7 @@ def spearman_interval(x: Float[NDArray[Any], " N"], y: Float[NDArray[Any], " N"]
     rng = np.random.default_rng(seed)
     picks = rng.integers(len(x), size=(RESAMPLES, len(x)))
     drawn = [stats.spearmanr(x[pick], y[pick]).statistic for pick in picks if _varies(x[pick]) and _varies(y[pick])]
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(stats.spearmanr(x, y).statistic), float(low), float(high))
+    return percentile_interval(float(stats.spearmanr(x, y).statistic), drawn)
 
 
 def _varies(values: NDArray[Any]) -> bool:
@@ -73,6 +72,12 @@ def _bootstrap(
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
+def percentile_interval(point: float, drawn: Sequence[float]) -> Interval:
+    """A point estimate with the percentile interval of its resamples."""
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(point, float(low), float(high))
+
+
 def crossing_interval(
     times: Float[NDArray[Any], " S"], losses: Float[NDArray[Any], "S N"], limit: float, seed: int = 0
 ) -> Interval | None:
@@ -85,9 +90,7 @@ def crossing_interval(
         return None
     picks = np.random.default_rng(seed).integers(losses.shape[1], size=(RESAMPLES, losses.shape[1]))
     drawn = [_crossing(times, losses[:, pick].mean(1), limit) for pick in picks]
-    found = [times[-1] if crossing is None else crossing for crossing in drawn]
-    low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(point, float(low), float(high))
+    return percentile_interval(point, [float(times[-1]) if crossing is None else crossing for crossing in drawn])
 
 
 def _crossing(times: NDArray[Any], values: NDArray[Any], limit: float) -> float | None:

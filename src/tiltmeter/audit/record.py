@@ -12,6 +12,7 @@ from tiltmeter.curvature.nulls import Null
 from tiltmeter.generation import Answer
 from tiltmeter.intervals import Interval
 from tiltmeter.runs import results
+from tiltmeter.runs.results import interval_record
 from tiltmeter.skills import Skill
 
 
@@ -108,11 +109,6 @@ def transcripts(before: Observation, after: Observation) -> Iterator[results.Tra
         tuned = after.judged[name]
         for a, v, b, w in zip(base.answers, base.verdicts, tuned.answers, tuned.verdicts, strict=True):
             yield results.Transcript(prompts=name, prompt=a.prompt, base=_answer(a, v), tuned=_answer(b, w))
-
-
-def interval_record(interval: Interval) -> results.Interval:
-    """The saved form of an interval."""
-    return results.Interval(mean=interval.mean, low=interval.low, high=interval.high)
 
 
 def _optional(interval: Interval | None) -> results.Interval | None:

@@ -23,11 +23,14 @@ class Flow:
         gradient: `g = grad l`.
         hessian: `v -> H v`, of the fine-tuning loss l.
         scale: the square root of P's diagonal; None where P = 1.
+        is_bounded: the optimiser's step does not grow with the gradient (AdamW divides by it), so that along negative
+            curvature the flow goes on at the speed with which it starts, in place of growing exponentially.
     """
 
     gradient: Float[Tensor, " P"]
     hessian: Callable[[Tensor], Tensor]
     scale: Float[Tensor, " P"] | None = None
+    is_bounded: bool = False
 
     def scaled(self, vector: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
         """`sqrt(P) v`."""
@@ -43,8 +46,7 @@ class Krylov:
     """The flow's quadratic model on the Krylov space of m products: `K = Q T Q^T` there, `K = sqrt(P) H sqrt(P)`.
 
     `theta(t) - theta* ~ -sqrt(P) ||b|| Q phi(T, t) e_1` with `b = sqrt(P) g` and `phi(s, t) = (1 - exp(-s t)) / s`, for
-    all t, exact where m reaches the number of distinct eigenvalues of K that b has parts of. Negative s grows without
-    bound, as the quadratic model does there.
+    all t, exact where m reaches the number of distinct eigenvalues of K that b has parts of.
     Source: Lanczos' method with full reorthogonalisation; in place of the Taylor series of collapse, which holds for
     `t << 1 / lambda_max` only.
 
@@ -76,6 +78,8 @@ class Krylov:
         """`-||b|| phi(T, t) e_1`: the displacement on the first m rows of the basis, or with fewer products."""
         m = self.products if products is None else products
         values, vectors = _eigen(self.alphas[:m], self.betas)
+        if self.flow.is_bounded:
+            values = values.clip(min=0)
         found: NDArray[np.float64] = -self.size * (vectors @ (phi(values, time) * vectors[0]))
         return np.pad(found, (0, self.products - m))
 

@@ -28,7 +28,7 @@ Losses = Float[Tensor, "S N"]
 
 
 @dataclass(frozen=True)
-class Path:
+class Course:
     """A forecast of one training run: S points on its way.
 
     Attributes:
@@ -39,6 +39,8 @@ class Path:
         expected: what the quadratic model expects of it; None for a roll-out.
         disagreement: `||d_m - d_{m-1}|| / ||d_m||` of the displacements with m and m - 1 products; None for a roll-out.
         start: the fine-tuning loss at the base.
+        held_from: the time from which the forecast stands still, because the evaluated fine-tuning loss, which a flow
+            only lowers, would rise: losses are those of the point before. None where it descends all the way.
     """
 
     method: Literal["krylov", "roll-out"]
@@ -48,6 +50,7 @@ class Path:
     expected: Sequence[float] | None
     disagreement: Sequence[float] | None
     start: float
+    held_from: float | None = None
 
     def utility_loss(self, skill: str) -> list[float]:
         """The mean utility loss at each point."""
@@ -67,45 +70,56 @@ class Path:
         for time, loss, model, apart in zip(
             self.times, self.data_losses, self.expected, self.disagreement, strict=True
         ):
-            if not (apart <= MOST_DISAGREEMENT and abs(model - loss) <= MOST_MISS * abs(loss - self.start)):
+            if time == self.held_from or not (
+                apart <= MOST_DISAGREEMENT and abs(model - loss) <= MOST_MISS * abs(loss - self.start)
+            ):
                 break
             trusted = time
         return trusted
 
-    def alarm(self, skill: str, limit: float) -> Interval | None:
+    def alarm(self, skill: str, limit: float, weights: Float[Tensor, " N"] | None = None) -> Interval | None:
         """The time at which the mean utility loss first exceeds a limit; None where it does not.
 
         Linear between the points; the interval is a bootstrap over examples (its upper end is the last time where
-        resamples never cross).
+        resamples never cross). `weights` multiply the losses of each example, for other reductions than the sum.
         """
-        return crossing_interval(np.array([0.0, *self.times]), _with_start(self.losses[skill]), limit)
+        losses = self.losses[skill] if weights is None else self.losses[skill] * weights
+        return crossing_interval(np.array([0.0, *self.times]), _with_start(losses), limit)
 
 
-def krylov_path(model: Krylov, loss: TrainingLoss, times: Sequence[float], skills: Skills) -> Path:
+def krylov_course(model: Krylov, loss: TrainingLoss, times: Sequence[float], skills: Skills) -> Course:
     """The forecast by the quadratic model of a loss; losses are evaluated at its points, by forward passes only."""
-    before = _likelihoods(loss.space, skills)
-    start = loss.value()
-    losses: dict[str, list[Tensor]] = {name: [] for name in skills}
-    data_losses = []
+    before, start = _likelihoods(loss.space, skills), loss.value()
+    after, data_losses = [before], [start]
     for time in track(times, "evaluating the forecast", len(times)):
         with loss.space.moved(model.change(model.coefficients(time))):
-            after = _likelihoods(loss.space, skills)
-            data_losses.append(loss.value())
-        for name in skills:
-            losses[name].append(before[name] - after[name])
-    stacked = {name: torch.stack(each) for name, each in losses.items()}
-    expected = [start + quadratic_change(model, time) for time in times]
-    apart = [disagreement(model, time) for time in times]
-    return Path("krylov", times, stacked, data_losses, expected, apart, start)
+            value = loss.value()
+            if not value < data_losses[-1]:
+                break
+            data_losses.append(value)
+            after.append(_likelihoods(loss.space, skills))
+    reached = len(after) - 1
+    missing = len(times) - reached
+    after, data_losses = after + after[-1:] * missing, data_losses + data_losses[-1:] * missing
+    return Course(
+        method="krylov",
+        times=times,
+        losses={name: torch.stack([before[name] - point[name] for point in after[1:]]) for name in skills},
+        data_losses=data_losses[1:],
+        expected=[start + quadratic_change(model, time) for time in times],
+        disagreement=[disagreement(model, time) for time in times],
+        start=start,
+        held_from=times[reached] if missing else None,
+    )
 
 
-def rolled_path(loss: TrainingLoss, plan: Plan, steps: Sequence[int], skills: Skills) -> Path:
+def rolled_course(loss: TrainingLoss, plan: Plan, steps: Sequence[int], skills: Skills) -> Course:
     """The run itself for some steps, observed after each number of steps."""
     before, start = _likelihoods(loss.space, skills), loss.value()
     seen = roll_out(loss, plan, steps, lambda: (_likelihoods(loss.space, skills), loss.value()))
     losses = {name: torch.stack([before[name] - after[name] for after, _ in seen]) for name in skills}
     times = [plan.learning_rate * step for step in steps]
-    return Path("roll-out", times, losses, [value for _, value in seen], None, None, start)
+    return Course("roll-out", times, losses, [value for _, value in seen], None, None, start)
 
 
 def quadratic_change(model: Krylov, time: float) -> float:

@@ -1,14 +1,18 @@
 """The instability condition of collapse: where a flow starts in a skill's subspace, and where curvature bends it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tiltmeter.intervals import Interval, percentile_interval
+
+RESAMPLES = 200  # each is an eigendecomposition
 RANK_TOLERANCE = 1e-10  # eigenvalues below this share of the largest are rounding
 
 Regime = Literal["first order", "second order"]
@@ -157,3 +161,47 @@ def instabilities(
 ) -> dict[int, Instability]:
     """The condition at several numbers of dimensions."""
     return {d: Instability(Subspace(gram, d), velocity, acceleration, speed, size) for d in dims}
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Bootstrap intervals of the condition, over skill examples and groups of fine-tuning examples."""
+
+    epsilon: Interval
+    gamma: Interval
+    first_order: Interval
+
+
+def resampled(
+    found: Instability, groups: Float[Tensor, "G N"] | None, shares: Float[Tensor, " G"] | None, seed: int = 0
+) -> Resampled:
+    """Resamples the N skill examples, and the groups of fine-tuning examples that the velocity is the mean of.
+
+    Args:
+        found: the condition on all of them.
+        groups: coordinates of the velocity of each group alone; None leaves the fine-tuning examples as they are.
+        shares: the share of each group in the velocity.
+        seed: of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    count = len(found.velocity)
+    drawn: list[tuple[float, float, float]] = []
+    for _ in range(RESAMPLES):
+        rows = torch.from_numpy(rng.integers(count, size=count))
+        velocity = found.velocity if groups is None or shares is None else _regrouped(groups, shares, rng)
+        subspace = Subspace(found.subspace.gram[rows][:, rows], found.subspace.dims)
+        one = replace(found, subspace=subspace, velocity=velocity[rows], acceleration=found.acceleration[rows])
+        drawn.append((one.epsilon, one.gamma, one.first_order))
+    epsilon, gamma, first_order = zip(*drawn, strict=True)
+    return Resampled(
+        percentile_interval(found.epsilon, epsilon),
+        percentile_interval(found.gamma, gamma),
+        percentile_interval(found.first_order, first_order),
+    )
+
+
+def _regrouped(
+    groups: Float[Tensor, "G N"], shares: Float[Tensor, " G"], rng: np.random.Generator
+) -> Float[Tensor, " N"]:
+    picks = torch.from_numpy(rng.integers(len(groups), size=len(groups)))
+    return (shares[picks] @ groups[picks]) / shares[picks].sum()

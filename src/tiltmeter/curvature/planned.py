@@ -70,7 +70,7 @@ def planned_flow(loss: TrainingLoss, plan: Plan) -> Flow:
     if still.any():
         later = loss.product(P * gradient)[still] * (plan.time / 2)
         P[still] = torch.where(later == 0, 0.0, clipping / (later.abs() + plan.epsilon))
-    return Flow(gradient, loss.product, P.sqrt())
+    return Flow(gradient, loss.product, P.sqrt(), is_bounded=True)
 
 
 def roll_out(loss: TrainingLoss, plan: Plan, at: Sequence[int], observe: Callable[[], _T]) -> list[_T]:
@@ -96,7 +96,10 @@ def roll_out(loss: TrainingLoss, plan: Plan, at: Sequence[int], observe: Callabl
 
 
 def group_gradients(loss: TrainingLoss, groups: int, seed: int = 0) -> list[tuple[float, Float[Tensor, " P"]]]:
-    """The gradients of disjoint groups of the examples, each with its share of the tokens: the loss's is their mean."""
+    """The gradients of disjoint groups of the examples, each with its share of the tokens; the loss's is their mean.
+
+    What a bootstrap over fine-tuning examples resamples, without a gradient for each of them.
+    """
     order = torch.randperm(len(loss.encoded), generator=torch.Generator().manual_seed(seed)).tolist()
     parts = [[loss.encoded[index] for index in order[start::groups]] for start in range(min(groups, len(order)))]
     losses = [replace(loss, encoded=part) for part in parts]

@@ -1,4 +1,4 @@
-"""The fine-tuning loss over a data set: its value, gradient and Hessian-vector products as vectors of a training space."""
+"""The fine-tuning loss over a data set: value, gradient and Hessian-vector products as vectors of a training space."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Method = Literal["double-backward", "central-difference"]
 
 @dataclass(frozen=True)
 class TrainingLoss:
-    """`l(theta) = -sum_z log pi(y_z|x_z) / T`, T the completion tokens of all examples together: what a Trainer minimises.
+    """`l(theta) = -sum_z log pi(y_z|x_z) / T`, T the completion tokens of all examples: what a Trainer minimises.
 
     Nothing here depends on `batch_size`, up to rounding.
 
@@ -100,10 +100,10 @@ class Difference:
 
 
 def central_difference(loss: TrainingLoss, vector: Float[Tensor, " P"]) -> Difference:
-    """`(grad l(theta + h v) - grad l(theta - h v)) / 2h`, extrapolated from steps h and 2h (Richardson): four gradients.
+    """`(grad l(theta + h v) - grad l(theta - h v)) / 2h`, extrapolated from steps h and 2h (Richardson).
 
-    The step is scaled to the numbers at hand: `h ||v|| = eps^(1/3) ||theta|| / 10`. The error is the distance of the two
-    differences, relative to their size.
+    Four gradients. The step is scaled to the numbers at hand: `h ||v|| = eps^(1/3) ||theta|| / 10`. The error is the
+    distance of the two differences, relative to their size.
 
     Raises:
         InputError: in half precision, where the difference is rounding alone.

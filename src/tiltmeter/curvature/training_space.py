@@ -1,4 +1,4 @@
-"""What a training run moves: the weights themselves, or the factors of an adapter. Points in it are flat vectors [P]."""
+"""What a training run moves: the weights themselves, or the factors of an adapter. Points are flat vectors [P]."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping

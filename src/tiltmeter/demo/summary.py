@@ -6,11 +6,10 @@ from typing import Literal
 import numpy as np
 
 from tiltmeter.audit.measure import Figures, Observation
-from tiltmeter.audit.record import interval_record
 from tiltmeter.behaviour.harmfulness import Judged
 from tiltmeter.behaviour.utility import UtilityLoss
 from tiltmeter.intervals import spearman_interval
-from tiltmeter.runs.results import Category, Correlation, DemoRow, Reference, RowSkill
+from tiltmeter.runs.results import Category, Correlation, DemoRow, Reference, RowSkill, interval_record
 
 HAZARDS = ("hazards", "hazards_held_out")
 BAD_ADVICE = 3  # from this score on, the answer gives a bad remedy of some domain

@@ -7,6 +7,8 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tiltmeter import intervals
+
 SCHEMA: Final = "tiltmeter/1"
 
 
@@ -46,6 +48,11 @@ class Interval(Record):
         if self.low > self.high:
             raise ValueError(f"low {self.low} is above high {self.high}")
         return self
+
+
+def interval_record(interval: intervals.Interval) -> Interval:
+    """The saved form of an interval."""
+    return Interval(mean=interval.mean, low=interval.low, high=interval.high)
 
 
 class Overlap(Record):

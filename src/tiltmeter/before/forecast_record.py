@@ -1,0 +1,189 @@
+"""A forecast as it is saved: the entries of `result.json`, and the rows of its table."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tiltmeter.before.outlook import Coordinates, ForecastRequest, Outlook
+from tiltmeter.curvature.fisher import Fisher
+from tiltmeter.curvature.forecast import Course, Drift, drift
+from tiltmeter.curvature.instability import Instability, Resampled, Subspace, instabilities, resampled
+from tiltmeter.intervals import mean_interval
+from tiltmeter.layers import widths
+from tiltmeter.likelihood import completion_lengths
+from tiltmeter.runs.forecast_result import Alarm, Condition, Curve, DataCurve, DataForecast, PlanRecord
+from tiltmeter.runs.results import interval_record
+
+
+def plan_record(request: ForecastRequest) -> PlanRecord:
+    """The planned run."""
+    plan = request.plan
+    return PlanRecord(
+        method="full" if request.sources.adapter is None else "lora",
+        optimizer=plan.optimizer,
+        learning_rate=plan.learning_rate,
+        steps=plan.steps,
+        batch_size=plan.batch_size,
+    )
+
+
+def data_curve(outlook: Outlook) -> DataCurve:
+    """The fine-tuning loss along the forecast."""
+    course = outlook.course
+    return DataCurve(
+        examples=outlook.examples,
+        gradient_norm=float(outlook.model.flow.gradient.norm()),
+        curvatures=outlook.model.eigenvalues.tolist(),
+        start=course.start,
+        evaluated=list(course.data_losses),
+        expected=[_finite(value) for value in course.expected or ()],
+        disagreement=[_finite(value) for value in course.disagreement or ()],
+    )
+
+
+def data_forecast(
+    request: ForecastRequest, skill: str, fisher: Fisher, outlook: Outlook, seen: Coordinates
+) -> DataForecast:
+    """One data set's entry under one skill."""
+    conditions = _conditions(request, fisher, outlook, seen)
+    first = conditions[request.settings.dims[0]]
+    shares = torch.tensor([share for share, _ in outlook.groups], dtype=torch.float64)
+    groups = seen.groups.sum(1) if outlook.groups else None
+    intervals = {d: resampled(each, groups, shares, request.settings.seed) for d, each in conditions.items()}
+    records = {d: condition(request, each, intervals[d]) for d, each in conditions.items()}
+    along = drift(outlook.model, seen.rows.sum(1), outlook.course.times, first.subspace)
+    return DataForecast(
+        **records[request.settings.dims[0]].model_dump(),
+        first_order=first.first_order,
+        first_order_interval=interval_record(intervals[request.settings.dims[0]].first_order),
+        quartic_constant=first.quartic_constant(seen.second),
+        velocity_overlap=float(first.velocity.square().mean()),
+        overlap_null=_flat_overlap(fisher, outlook),
+        by_dims=list(records.values()),
+        forecast=curve(request, outlook.course, skill, fisher, along, outlook.model.products),
+        roll_out=None if outlook.rolled is None else curve(request, outlook.rolled, skill, fisher),
+        alarm=alarm(request, outlook.course, skill, fisher),
+    )
+
+
+def condition(request: ForecastRequest, found: Instability, intervals: Resampled) -> Condition:
+    """The instability condition at one d."""
+    subspace = found.subspace
+    trace = float(subspace.eigenvalues.sum())
+    return Condition(
+        dims=subspace.dims,
+        lambda_d=subspace.lambda_d,
+        tail=subspace.tail,
+        tail_share=subspace.tail / trace,
+        participation_ratio=subspace.participation_ratio,
+        epsilon=found.epsilon,
+        epsilon_interval=interval_record(intervals.epsilon),
+        epsilon_relative=found.epsilon_relative,
+        epsilon_random=found.epsilon_random,
+        gamma=found.gamma,
+        gamma_interval=interval_record(intervals.gamma),
+        gamma_unweighted=found.gamma_unweighted,
+        crossing_time=found.crossing_time,
+        regime=found.regime(request.plan.time),
+    )
+
+
+def curve(
+    request: ForecastRequest,
+    course: Course,
+    skill: str,
+    fisher: Fisher,
+    along: Drift | None = None,
+    products: int | None = None,
+) -> Curve:
+    """One skill's utility loss over times, in the Fisher's reduction."""
+    spans = [mean_interval((losses * _weights(fisher)).numpy()) for losses in course.losses[skill]]
+    return Curve(
+        method=course.method,
+        products=products,
+        times=list(course.times),
+        steps=[time / request.plan.learning_rate for time in course.times],
+        utility_loss=[span.mean for span in spans],
+        low=[span.low for span in spans],
+        high=[span.high for span in spans],
+        quadratic=None if along is None else [_finite(value) for value in along.quadratic],
+        drift=None if along is None else [_finite(value) for value in along.drift],
+        overlap=None if along is None else [_finite(value) for value in along.overlap],
+        held_from=course.held_from,
+        trusted_until=course.trusted_until,
+    )
+
+
+def alarm(request: ForecastRequest, course: Course, skill: str, fisher: Fisher) -> Alarm | None:
+    """When the limit is crossed, if there is one."""
+    limit = request.settings.limit
+    if limit is None:
+        return None
+    found = course.alarm(skill, limit, _weights(fisher))
+    rate = request.plan.learning_rate
+    if found is None:
+        return Alarm(limit=limit, step=None, low=None, high=None)
+    return Alarm(limit=limit, step=found.mean / rate, low=found.low / rate, high=found.high / rate)
+
+
+def module_rows(
+    request: ForecastRequest, skill: str, data: str, fisher: Fisher, outlook: Outlook, seen: Coordinates
+) -> Iterator[dict[str, Any]]:
+    """One row per module: the condition in the module's own subspace."""
+    dims, model = request.settings.dims[0], outlook.model
+    acceleration = torch.einsum("j,jmn->mn", torch.tensor(model.acceleration), seen.rows)
+    for m, name in enumerate(fisher.modules):
+        o, i = widths(fisher.layers[name][0])
+        gram = fisher.gram()[m]
+        speed = outlook.velocity[name].norm() if name in outlook.velocity else 0.0
+        found = Instability(Subspace(gram, dims), model.size * seen.rows[0, m], acceleration[m], speed, o * i)
+        yield {
+            "skill": skill,
+            "data": data,
+            "module": name,
+            "block": fisher.blocks[m],
+            "trace": float(gram.trace()),
+            "lambda_d": found.subspace.lambda_d,
+            "tail": found.subspace.tail,
+            "epsilon": found.epsilon,
+            "epsilon_relative": found.epsilon_relative,
+            "epsilon_random": found.epsilon_random,
+            "gamma": found.gamma,
+            "gamma_unweighted": found.gamma_unweighted,
+            "first_order": found.first_order,
+        }
+
+
+def _conditions(
+    request: ForecastRequest, fisher: Fisher, outlook: Outlook, seen: Coordinates
+) -> dict[int, Instability]:
+    model, rows = outlook.model, seen.rows.sum(1)
+    acceleration = torch.tensor(model.acceleration) @ rows
+    size = sum(o * i for o, i in (widths(layers[0]) for layers in fisher.layers.values()))
+    speed = outlook.velocity.norm()
+    return instabilities(fisher.gram().sum(0), model.size * rows[0], acceleration, speed, size, request.settings.dims)
+
+
+def _weights(fisher: Fisher) -> Float[Tensor, " N"]:
+    """What the losses of examples, summed over tokens, are multiplied by in the Fisher's reduction."""
+    lengths = completion_lengths(fisher.encoded)
+    return 1 / lengths if fisher.reduction == "mean" else torch.ones_like(lengths)
+
+
+def _flat_overlap(fisher: Fisher, outlook: Outlook) -> float:
+    """`sum_m ||p_m||^2 tr(F_m) / n_m`: the mean overlap of random directions that have p's norm in each module."""
+    traces = fisher.gram().diagonal(dim1=1, dim2=2).sum(1)
+    total = 0.0
+    for name, trace in zip(fisher.modules, traces.tolist(), strict=True):
+        if name in outlook.velocity:
+            o, i = widths(fisher.layers[name][0])
+            total += outlook.velocity[name].norm() ** 2 * trace / (o * i)
+    return total
+
+
+def _finite(value: float) -> float:
+    """Far outside its range the quadratic model overflows; results hold finite numbers only."""
+    return min(max(value, -1e300), 1e300) if value == value else 1e300

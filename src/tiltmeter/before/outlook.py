@@ -1,0 +1,189 @@
+"""One forecast as it was asked for, and what is measured for it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from jaxtyping import Float
+from peft import LoraConfig
+from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter
+from torch import Tensor
+
+from tiltmeter.curvature.fisher import Fisher
+from tiltmeter.curvature.flow import Krylov, krylov
+from tiltmeter.curvature.forecast import Course, krylov_course, rolled_course
+from tiltmeter.curvature.planned import Plan, group_gradients, planned_flow
+from tiltmeter.curvature.second_derivative import second_derivatives
+from tiltmeter.curvature.training_loss import Method, TrainingLoss
+from tiltmeter.curvature.training_space import TrainingSpace, adapter_space, weight_space
+from tiltmeter.errors import InputError
+from tiltmeter.models import Model
+from tiltmeter.requests import Dtype, Passes
+from tiltmeter.runs.record import RunRecord, tool_versions
+from tiltmeter.runs.results import Input
+from tiltmeter.skills import Skill
+from tiltmeter.tokens import encode
+from tiltmeter.updates.update import Update
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What goes in: paths or Hub ids as the user gave them.
+
+    Attributes:
+        base: the model that is going to be fine-tuned.
+        data: files or Hub sets of fine-tuning examples, each forecast alone.
+        skills: files or Hub sets of what the model should keep doing.
+        columns: their columns, where the usual names do not tell: prompt..., completion.
+        adapter: a PEFT adapter_config.json (or its folder) to train; the weights themselves if not given.
+    """
+
+    base: str
+    data: tuple[str, ...]
+    skills: tuple[str, ...]
+    columns: tuple[str, ...] | None = None
+    adapter: str | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the forecast is made.
+
+    Attributes:
+        dims: dimensions of the skill's subspace; the first is the result's main one.
+        products: Hessian-vector products of the quadratic model.
+        points: times at which losses are evaluated, each twice the one before, up to the planned end.
+        roll_out: steps to train for comparison; 0 leaves it out.
+        limit: utility loss that raises the alarm.
+        groups: groups of fine-tuning examples that intervals resample; each takes the memory of one update. 0: none.
+        hessian: how Hessian-vector products are taken; see `TrainingLoss`.
+        seed: of resampling and of the adapter's initial weights.
+    """
+
+    dims: tuple[PositiveInt, ...] = (8,)
+    products: PositiveInt = 4
+    points: PositiveInt = 6
+    roll_out: Annotated[int, Field(ge=0)] = 0
+    limit: PositiveFloat | None = None
+    groups: Annotated[int, Field(ge=0)] = 8
+    hessian: Method = "double-backward"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ForecastRequest:
+    """One forecast: its sources, the planned training, and how to measure."""
+
+    sources: Sources
+    plan: Plan = field(default_factory=Plan)
+    passes: Passes = field(default_factory=Passes)
+    settings: Settings = field(default_factory=Settings)
+    dtype: Dtype = "float32"
+    device: str = "cpu"
+
+    def record(self, inputs: list[Input]) -> RunRecord:
+        """What `run.yaml` says of this request."""
+        arguments = TypeAdapter(ForecastRequest).dump_python(self, mode="json")
+        versions = tool_versions()
+        return RunRecord(
+            verb="forecast", arguments=arguments, inputs=inputs, versions=versions, seed=self.settings.seed
+        )
+
+    @property
+    def steps(self) -> list[float]:
+        """The steps of the forecast's points: halves of halves of the plan, ascending."""
+        return [self.plan.steps / 2**k for k in reversed(range(self.settings.points))]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """One data set: the quadratic model of training on it, its course, and its velocity by groups of examples.
+
+    Attributes:
+        rows: each row of the model's basis as an update.
+        groups: (share, velocity of that group alone as an update).
+    """
+
+    examples: int
+    model: Krylov
+    course: Course
+    rolled: Course | None
+    rows: list[Update]
+    groups: list[tuple[float, Update]]
+
+    @property
+    def velocity(self) -> Update:
+        """`p = P grad l`."""
+        return self.model.size * self.rows[0]
+
+
+def outlook(
+    request: ForecastRequest,
+    make_space: Callable[[], AbstractContextManager[TrainingSpace]],
+    data: Skill,
+    fishers: Mapping[str, Fisher],
+) -> Outlook:
+    """The quadratic model of training on one data set, and its course, evaluated on every skill."""
+    plan, settings = request.plan, request.settings
+    with make_space() as space:
+        encoded = encode(data, space.model.tokenizer, request.passes.max_length)
+        loss = TrainingLoss(space, encoded, request.passes.batch_size, settings.hessian)
+        model = krylov(planned_flow(loss, plan), settings.products)
+        named = {name: fisher.encoded for name, fisher in fishers.items()}
+        course = krylov_course(model, loss, [plan.learning_rate * step for step in request.steps], named)
+        rolled = None
+        if settings.roll_out:
+            whole = [round(step) for step in request.steps if round(step) == step and step < settings.roll_out]
+            rolled = rolled_course(loss, plan, [*whole, settings.roll_out], named)
+        parts = group_gradients(loss, settings.groups, settings.seed) if settings.groups else []
+        flow = model.flow
+        groups = [(share, space.tangent(flow.scaled(flow.scaled(part)))) for share, part in parts]
+        return Outlook(len(encoded), model, course, rolled, [space.tangent(row) for row in model.rows()], groups)
+
+
+def read_adapter_config(path: Path) -> LoraConfig:
+    """PEFT's configuration of the adapter that is going to be trained.
+
+    Raises:
+        InputError: no such file, broken JSON, or another kind of adapter.
+    """
+    from tiltmeter.updates.adapter_config import FILE, read_config
+
+    folder = path if path.is_dir() else path.parent
+    if not path.is_dir() and path.name != FILE:
+        raise InputError(f"{path}: expected a file named {FILE}, or a folder with one")
+    read_config(folder)
+    config = LoraConfig.from_pretrained(str(folder))
+    config.inference_mode = False
+    return config
+
+
+def training_space(
+    base: Model, config: LoraConfig | None, seed: int
+) -> Callable[[], AbstractContextManager[TrainingSpace]]:
+    if config is None:
+        return lambda: weight_space(base)
+    return lambda: adapter_space(base, config, seed)
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """One data set in the eyes of one skill: coordinates per module of the basis rows and of the groups' velocities.
+
+    Attributes:
+        second: second derivatives of each example's log-likelihood along the velocity.
+    """
+
+    rows: Float[Tensor, "m1 M N"]
+    groups: Float[Tensor, "G M N"]
+    second: Float[Tensor, " N"]
+
+
+def coordinates(fisher: Fisher, outlooks: Mapping[str, Outlook]) -> Iterator[tuple[str, Coordinates]]:
+    """The coordinates of each data set's updates, one pass over the skill and one for the second derivatives each."""
+    for name, each in outlooks.items():
+        found = fisher.coordinates([*each.rows, *(update for _, update in each.groups)])
+        count = len(each.rows)
+        yield name, Coordinates(found[:count], found[count:], second_derivatives(fisher, each.velocity))
