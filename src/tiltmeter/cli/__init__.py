@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from tiltmeter.cli import audit, demo, organism, report, run, verify
+from tiltmeter.cli import audit, demo, organism, rank_examples, report, run, verify
 from tiltmeter.errors import InputError, NothingMeasuredError
 from tiltmeter.text import inert
 
@@ -19,7 +19,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-VERBS: tuple[Callable[..., object], ...] = (demo.demo, audit.audit, report.report, run.run, verify.verify)
+VERBS: tuple[Callable[..., object], ...] = (
+    demo.demo,
+    audit.audit,
+    rank_examples.rank_examples,
+    report.report,
+    run.run,
+    verify.verify,
+)
 for verb in VERBS:
     app.command()(verb)
 app.add_typer(organism.app)

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from tiltmeter.cli import audit, demo
+from tiltmeter.cli import audit, demo, rank_examples
 from tiltmeter.errors import InputError
 
-AGAIN: dict[str, Callable[..., None]] = {"audit": audit.again, "demo": demo.again}
+AGAIN: dict[str, Callable[..., None]] = {"audit": audit.again, "demo": demo.again, "rank-examples": rank_examples.again}
 
 
 def run(

@@ -22,10 +22,14 @@ class ExampleRisk:
     Attributes:
         harm: `<gbar, grad l(z)>`: a step `-eta grad l(z)` lowers the skill's utility u by `eta * harm` to first order.
         cosine: of gbar and `grad l(z)`: harm without the length of either gradient; 0 where `grad l(z)` is zero.
+        norms: `||grad l(z)||`.
+        skill_norm: `||gbar||`.
     """
 
     harm: Float[Tensor, " N"]
     cosine: Float[Tensor, " N"]
+    norms: Float[Tensor, " N"]
+    skill_norm: float
 
 
 def example_risk(candidates: Fisher, gradients: Sequence[Update]) -> list[ExampleRisk]:
@@ -48,17 +52,22 @@ def cosine_null(candidates: Fisher) -> float:
     Its distribution is close to normal, with mean 0. It says what chance alone does, and no more: gradients of one
     model are alike, and unrelated data exceeds it too.
     """
-    return 1 / math.sqrt(sum(math.prod(widths(layers[0])) for layers in candidates.layers.values()))
+    return 1 / math.sqrt(weight_count(candidates))
+
+
+def weight_count(fisher: Fisher) -> int:
+    """The number n of measured weights."""
+    return sum(math.prod(widths(layers[0])) for layers in fisher.layers.values())
 
 
 def _risk(products: GradientProducts, k: int, norm: float) -> ExampleRisk:
     harm = -products.inner[k]
     cosine = torch.where(products.norms > 0, harm / (norm * products.norms), 0.0)
-    return ExampleRisk(harm, cosine)
+    return ExampleRisk(harm, cosine, products.norms, norm)
 
 
-def _norm(candidates: Fisher, gradient: Update) -> float:
-    norm = math.hypot(*(gradient[name].norm() for name in candidates.modules))
+def _norm(fisher: Fisher, gradient: Update) -> float:
+    norm = math.hypot(*(gradient[name].norm() for name in fisher.modules))
     if norm == 0:
         raise NothingMeasuredError(
             "the skill's mean gradient is zero: no example can change its utility to first order"

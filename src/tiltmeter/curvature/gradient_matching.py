@@ -1,5 +1,7 @@
 """He et al.'s score of a candidate example: does its gradient point like those of harmful rather than safe data?"""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,7 +21,7 @@ def matching_scores(candidates: Fisher, harmful: Fisher, safe: Fisher) -> Float[
     Source: He et al., as told by collapse (arXiv 2602.15799); they take the first 10 tokens of each response, for
     which see `first_tokens`. Two passes over the anchors, one over the candidates.
     """
-    return contrast_scores(candidates, mean_direction(harmful) - mean_direction(safe))
+    return contrast_scores(candidates, [mean_direction(harmful) - mean_direction(safe)])[0]
 
 
 def mean_direction(fisher: Fisher) -> Update:
@@ -27,10 +29,10 @@ def mean_direction(fisher: Fisher) -> Update:
     return weighted_gradient(fisher, _inverse(gradient_products(fisher, []).norms) / len(fisher))
 
 
-def contrast_scores(candidates: Fisher, contrast: Update) -> Float[Tensor, " N"]:
-    """`<g_z / ||g_z||, contrast>`."""
-    products = gradient_products(candidates, [contrast])
-    return products.inner[0] * _inverse(products.norms)
+def contrast_scores(candidates: Fisher, contrasts: Sequence[Update]) -> Float[Tensor, "K N"]:
+    """`<g_z / ||g_z||, V_k>` in one pass."""
+    products = gradient_products(candidates, contrasts)
+    return products.inner * _inverse(products.norms)
 
 
 def first_tokens(fisher: Fisher, count: int = FIRST) -> Fisher:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from tiltmeter.errors import InputError
 from tiltmeter.report import charts
 from tiltmeter.report.grid import COLUMNS, arrange, check_rows
+from tiltmeter.report.ranking import ranking_view
 from tiltmeter.report.verdict import Verdict, cautions, correlation, judge_demo, judge_skill
 from tiltmeter.runs.manifest import check_name
 from tiltmeter.runs.results import AuditResult, DemoResult, DemoRow, Skill, Transcript
@@ -165,4 +166,8 @@ def _plot(result: DemoResult, skill: str, score: str) -> Plot:
     return Plot(score, correlation(result, skill, "utility_loss", score), spec, wanted - drawn)
 
 
-VIEWS: dict[str, Callable[[Path, str, Any], View]] = {"audit": _audit_view, "demo": _demo}
+VIEWS: dict[str, Callable[[Path, str, Any], View]] = {
+    "audit": _audit_view,
+    "demo": _demo,
+    "rank-examples": ranking_view,
+}
