@@ -16,7 +16,7 @@ from truth import example_gradients, float64_throughout
 def unit_gradients(model: Model, fisher: Fisher, encoded: list[Encoded]) -> Tensor:
     gradients = example_gradients(model, encoded)
     stacked = torch.stack([torch.cat([g[name].flatten() for name in fisher.modules]) for g in gradients])
-    return stacked / stacked.norm(dim=1, keepdim=True)
+    return torch.nn.functional.normalize(stacked, dim=1)
 
 
 def part(rows: slice) -> Skill:
