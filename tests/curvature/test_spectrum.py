@@ -116,10 +116,12 @@ def test_the_jackknife_interval_has_the_spread_of_new_samples() -> None:
         return each.participation_ratio
 
     spread = float(np.std([ratio(spectrum(gram)) for gram in grams]))
-    intervals = [jackknife(gram, ratio) for gram in grams[:50]]
+    intervals = [jackknife(gram, ratio, (1.0, 100.0)) for gram in grams[:50]]
     widths = [(interval.high - interval.low) / (2 * 1.96) for interval in intervals]
     assert float(np.mean(widths)) == pytest.approx(spread, rel=0.25)
     assert intervals[0].mean == ratio(spectrum(grams[0]))
+    cut = jackknife(grams[0], ratio, (intervals[0].mean - 0.01, 100.0))
+    assert (cut.low, cut.high) == (intervals[0].mean - 0.01, intervals[0].high)
 
 
 def test_the_flat_null_is_what_random_directions_do() -> None:

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from tiltmeter.cli import audit, demo, organism, rank_examples, report, run, verify
+from tiltmeter.cli import audit, demo, organism, rank_examples, report, run, spectrum, verify
 from tiltmeter.errors import InputError, NothingMeasuredError
 from tiltmeter.text import inert
 
@@ -23,6 +23,7 @@ VERBS: tuple[Callable[..., object], ...] = (
     demo.demo,
     audit.audit,
     rank_examples.rank_examples,
+    spectrum.spectrum,
     report.report,
     run.run,
     verify.verify,

@@ -6,10 +6,15 @@ from typing import Annotated
 
 import typer
 
-from tiltmeter.cli import audit, demo, rank_examples
+from tiltmeter.cli import audit, demo, rank_examples, spectrum
 from tiltmeter.errors import InputError
 
-AGAIN: dict[str, Callable[..., None]] = {"audit": audit.again, "demo": demo.again, "rank-examples": rank_examples.again}
+AGAIN: dict[str, Callable[..., None]] = {
+    "audit": audit.again,
+    "demo": demo.again,
+    "rank-examples": rank_examples.again,
+    "spectrum": spectrum.again,
+}
 
 
 def run(

@@ -102,11 +102,13 @@ def halvings(count: int, least: int) -> list[int]:
     return found[::-1]
 
 
-def jackknife(gram: Float[Tensor, "N N"], figure: Callable[[Spectrum], float], seed: int = 0) -> Interval:
+def jackknife(
+    gram: Float[Tensor, "N N"], figure: Callable[[Spectrum], float], limits: tuple[float, float], seed: int = 0
+) -> Interval:
     """A figure of the spectrum with its 95 % interval over examples, by the delete-a-group jackknife.
 
     `se^2 = (G-1)/G sum_g (figure without group g - their mean)^2` with up to 20 groups drawn at random. A bootstrap
-    would draw examples twice, and twins lower the rank.
+    would draw examples twice, and twins lower the rank. The interval is cut at the `limits` of the figure.
     Source: Shao and Wu (1989), A general theory for jackknife variance estimation.
     """
     estimate, count = figure(spectrum(gram)), len(gram)
@@ -115,7 +117,8 @@ def jackknife(gram: Float[Tensor, "N N"], figure: Callable[[Spectrum], float], s
     groups = np.array_split(np.random.default_rng(seed).permutation(count), min(FOLDS, count))
     left = np.array([figure(spectrum(_part(gram, np.setdiff1d(np.arange(count), group)))) for group in groups])
     error = float(np.sqrt((len(groups) - 1) * left.var()))
-    return Interval(estimate, estimate - Z95 * error, estimate + Z95 * error)
+    low, high = np.clip([estimate - Z95 * error, estimate + Z95 * error], *limits).tolist()
+    return Interval(estimate, min(low, estimate), max(high, estimate))
 
 
 def _part(gram: Float[Tensor, "N N"], rows: NDArray[np.int64]) -> Float[Tensor, "n n"]:

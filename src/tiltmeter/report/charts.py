@@ -50,7 +50,7 @@ def nulls(skill: Skill) -> Spec:
         points = {"type": "scatter", "mode": "markers", "name": title, "x": list(map(_positive, values))}
         data.append({**points, "y": [name for name, _ in rows], "marker": _marker(12, marker), "text": hover, **HOVER})
     layout = base_layout(190, margin={"l": 80, "r": 16, "t": 8, "b": 70})
-    layout["xaxis"] |= {"type": "log", "title": {"text": "overlap"}, **_log_ticks(_all_x(data))}
+    layout["xaxis"] |= {"type": "log", "title": {"text": "overlap"}, **log_ticks(_all_x(data))}
     layout["yaxis"] |= {"type": "category", "range": [-0.6, 1.6], "showgrid": False}
     return {"data": data, "layout": layout}
 
@@ -100,8 +100,8 @@ def scatter(rows: Sequence[DemoRow], skill: str, score: str) -> Spec:
         trace = {"type": "scatter", "mode": "markers", "name": category, "x": [x for _, x, _ in mine]}
         data.append({**trace, "y": [math.asinh(y / bend) for *_, y in mine], "marker": marker, "text": hover, **HOVER})
     layout = base_layout(320, margin={"l": 56, "r": 10, "t": 8, "b": 80})
-    layout["xaxis"] |= {"type": "log", "title": {"text": f"{score} overlap"}, **_log_ticks(_all_x(data))}
-    layout["yaxis"] |= {"title": {"text": "utility loss (nats)"}, **_bent_ticks([y for *_, y in shown], bend)}
+    layout["xaxis"] |= {"type": "log", "title": {"text": f"{score} overlap"}, **log_ticks(_all_x(data))}
+    layout["yaxis"] |= {"title": {"text": "utility loss (nats)"}, **bent_ticks([y for *_, y in shown], bend)}
     return {"data": data, "layout": layout}
 
 
@@ -133,7 +133,7 @@ def base_layout(height: int, margin: dict[str, int]) -> Spec:
 def _heat(grid: Grid, score: str, *, visible: bool) -> Spec:
     values = [[_log(_mean(cell, score)) for cell in row] for row in grid.cells]
     found = [value for row in values for value in row if value is not None]
-    ticks = _log_ticks([10**value for value in found], least=2)
+    ticks = log_ticks([10**value for value in found], least=2)
     return {
         "type": "heatmap",
         "visible": visible,
@@ -193,7 +193,7 @@ def _all_x(data: list[Spec]) -> list[float]:
     return [x for trace in data for x in trace["x"] if x is not None]
 
 
-def _log_ticks(values: Sequence[float], least: int = 3) -> Spec:
+def log_ticks(values: Sequence[float], least: int = 3) -> Spec:
     """At least `least` round ticks for a logarithmic axis: powers of ten, finer steps over a short span."""
     if not values:
         return {}
@@ -209,7 +209,8 @@ def _log_ticks(values: Sequence[float], least: int = 3) -> Spec:
     return {"tickvals": ends, "ticktext": [figure(tick) for tick in ends]}
 
 
-def _bent_ticks(values: Sequence[float], bend: float) -> Spec:
+def bent_ticks(values: Sequence[float], bend: float) -> Spec:
+    """Ticks of an axis that shows `asinh(value / bend)`: linear near zero, logarithmic beyond."""
     top, bottom = max([0.0, *values]), min([0.0, *values])
     powers = [
         10.0**power for power in range(math.floor(math.log10(bend)) + 1, math.ceil(math.log10(max(top, bend))) + 1)

@@ -1,6 +1,14 @@
 """Which schema the result of each verb has."""
 
+from tiltmeter.runs.forecast_result import ForecastResult
 from tiltmeter.runs.ranking_result import RankingResult
 from tiltmeter.runs.results import AuditResult, DemoResult, Result
+from tiltmeter.runs.spectrum_result import SpectrumResult
 
-RESULTS: dict[str, type[Result]] = {"audit": AuditResult, "demo": DemoResult, "rank-examples": RankingResult}
+RESULTS: dict[str, type[Result]] = {
+    "audit": AuditResult,
+    "demo": DemoResult,
+    "forecast": ForecastResult,
+    "rank-examples": RankingResult,
+    "spectrum": SpectrumResult,
+}
