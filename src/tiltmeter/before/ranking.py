@@ -91,7 +91,7 @@ def _result(request: RankingRequest, inputs: list[Input], scored: Scored) -> Ran
         versions=tool_versions(),
         seed=request.seed,
         dtype=request.dtype,
-        labels=request.passes.labels,
+        labels="data",
         reduction=request.passes.reduction,
         warnings=_warnings(request, scored),
         by=request.by,

@@ -65,11 +65,14 @@ class Scored:
 def score(
     base: Model, passes: Passes, skills: Mapping[str, Skill], data: Mapping[str, Skill], harmful: Skill | None = None
 ) -> Scored:
-    """One pass over each skill and one over all candidates; the anchors take two each, and the candidates another."""
+    """One pass over each skill and one over all candidates; the anchors take two each, and the candidates another.
+
+    Completions are always those of the data: gradients of completions that the model draws itself have mean zero.
+    """
     as_written = replace(passes, labels="data")
     pooled = Skill("data", tuple(example for each in data.values() for example in each.examples))
     candidates = as_written.fisher(base, pooled)
-    gradients = [mean_gradient(passes.fisher(base, skill)) for skill in track(skills.values(), "mean gradients")]
+    gradients = [mean_gradient(as_written.fisher(base, skill)) for skill in track(skills.values(), "mean gradients")]
     risks = example_risk(candidates, gradients)
     matchings: list[Matching] | list[None] = [None] * len(skills)
     if harmful is not None:

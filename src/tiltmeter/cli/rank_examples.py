@@ -29,7 +29,6 @@ def rank_examples(
     columns: Annotated[str | None, typer.Option(help="Columns of all of them: prompt,...,completion.")] = None,
     by: Annotated[Literal["harm", "cosine"], typer.Option(help="The score that ranks.")] = "harm",
     worst: Annotated[int, typer.Option(min=0, help="Examples to show, the worst first.")] = 10,
-    labels: Annotated[Literal["data", "sampled"], typer.Option(help="Completions of the skill.")] = "data",
     reduction: Annotated[Literal["sum", "mean"], typer.Option(help="Over the tokens of a completion.")] = "sum",
     dtype: Annotated[Literal["float32", "float64", "bfloat16"], typer.Option(help="Of weights in memory.")] = "float32",
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")] = "cpu",
@@ -42,7 +41,7 @@ def rank_examples(
     from tiltmeter.requests import Passes
 
     sources = RankingSources(base, tuple(data), tuple(skill), harmful, named_columns(columns))
-    passes = Passes(labels, reduction, max_length, batch_size)
+    passes = Passes(reduction=reduction, max_length=max_length, batch_size=batch_size)
     print_ranking(run_ranking(RankingRequest(sources, by, worst, dtype, device, passes, seed), out), out)
 
 
@@ -82,7 +81,9 @@ def _table(name: str, figures: SkillRisk) -> Table:
 
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), title=f"skill: {safe(name)}", title_justify="left")
     table.add_column("data", overflow="fold")
-    for title in ("n", "mean harm", "null 95 %", "> 0", "over null", "cosine", "He et al. (null)"):
+    with_anchors = any(risk.matching for risk in figures.sets.values())
+    titles = ["n", "mean harm", "null 95 %", "> 0", "over null", "cosine", "He et al. (null)"]
+    for title in titles if with_anchors else titles[:-1]:
         table.add_column(title, justify="right", no_wrap=True)
     for data, risk in figures.sets.items():
         table.add_row(safe(data), *_cells(risk))
@@ -90,7 +91,7 @@ def _table(name: str, figures: SkillRisk) -> Table:
 
 
 def _cells(risk: SetRisk) -> tuple[str, ...]:
-    from tiltmeter.report.wording import DASH, figure, share, span
+    from tiltmeter.report.wording import figure, share, span
 
     matching = risk.matching
     return (
@@ -100,7 +101,7 @@ def _cells(risk: SetRisk) -> tuple[str, ...]:
         share(risk.positive),
         share(risk.beyond_null),
         figure(risk.cosine.p50, 2),
-        DASH if matching is None else f"{figure(matching.mean.mean, 2)} ({figure(matching.null_p95, 2)})",
+        *([] if matching is None else [f"{figure(matching.mean.mean, 2)} ({figure(matching.null_p95, 2)})"]),
     )
 
 
