@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from tiltmeter.cli import audit, demo, organism, rank_examples, report, run, spectrum, verify
+from tiltmeter.cli import audit, demo, forecast, organism, rank_examples, report, run, spectrum, verify
 from tiltmeter.errors import InputError, NothingMeasuredError
 from tiltmeter.text import inert
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 VERBS: tuple[Callable[..., object], ...] = (
     demo.demo,
     audit.audit,
+    forecast.forecast,
     rank_examples.rank_examples,
     spectrum.spectrum,
     report.report,

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from tiltmeter.errors import InputError
+from tiltmeter.report.forecast_verdict import leading, steps
 from tiltmeter.report.verdict import rank
 from tiltmeter.report.views import view
 from tiltmeter.report.wording import figure, share, span, times
@@ -74,6 +75,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": figure, "share": share, "span": span, "times": times, "rank": rank}
+    environment.filters |= {"steps": steps, "leading": leading}
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
     return environment
 

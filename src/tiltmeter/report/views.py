@@ -7,8 +7,10 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from tiltmeter.errors import InputError
 from tiltmeter.report import charts
+from tiltmeter.report.forecast import forecast_view
 from tiltmeter.report.grid import COLUMNS, arrange, check_rows
 from tiltmeter.report.ranking import ranking_view
+from tiltmeter.report.spectrum import spectrum_view
 from tiltmeter.report.verdict import Verdict, cautions, correlation, judge_demo, judge_skill
 from tiltmeter.runs.manifest import check_name
 from tiltmeter.runs.results import AuditResult, DemoResult, DemoRow, Skill, Transcript
@@ -169,5 +171,7 @@ def _plot(result: DemoResult, skill: str, score: str) -> Plot:
 VIEWS: dict[str, Callable[[Path, str, Any], View]] = {
     "audit": _audit_view,
     "demo": _demo,
+    "forecast": forecast_view,
     "rank-examples": ranking_view,
+    "spectrum": spectrum_view,
 }
