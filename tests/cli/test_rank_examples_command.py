@@ -171,3 +171,11 @@ def test_a_run_yaml_that_asks_for_the_impossible(key: str, value: object, folder
     ended = tiltmeter("run", file, "--out", folder / "again")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert key in ended.err
+
+
+def test_bfloat16_says_how_far_it_can_be_trusted(folder: Path, tiltmeter: CommandLine) -> None:
+    ended = ranked(tiltmeter, folder, "--dtype", "bfloat16")
+    assert ended.code == 0
+    (warning,) = result_of(folder)["warnings"]
+    assert re.search(r"tea: in bfloat16 .* differ by \d+% of their harm", warning)
+    assert "in bfloat16" in ended.out
