@@ -58,7 +58,7 @@ def print_spectrum(result: SpectrumResult, folder: Path) -> None:
     from rich.console import Console
 
     from tiltmeter.cli.tables import WIDTH, next_step, safe
-    from tiltmeter.report.spectrum_verdict import describe_labels, describe_rank_bound, explain_nulls, judge_spectrum
+    from tiltmeter.report.spectrum_verdict import describe, explain_nulls, judge_spectrum
 
     console = Console(width=max(WIDTH, Console().width))
     for name, skill in result.skills.items():
@@ -67,8 +67,8 @@ def print_spectrum(result: SpectrumResult, folder: Path) -> None:
             console.print(_rotations(skill))
         verdict = judge_spectrum(skill, result.dims)
         console.print(f"[bold]{safe(name)}: {safe(verdict.word)}.[/bold] {safe(verdict.sentence)}")
-        console.print(safe(describe_labels(skill, result.dims)))
-        console.print(safe(describe_rank_bound(skill.rank_bound, skill.examples)))
+        for sentence in describe(skill, result.dims):
+            console.print(safe(sentence))
     console.print(safe(explain_nulls(result)))
     for warning in result.warnings:
         console.print(f"note: {safe(warning)}")

@@ -15,7 +15,7 @@ from tiltmeter.report.spectrum_verdict import (
     SpectrumVerdict,
     describe_labels,
     describe_rank_bound,
-    describe_rotation,
+    describe_rotations,
     explain_nulls,
     judge_spectrum,
 )
@@ -70,7 +70,7 @@ class SkillSpectrumView:
     curves: list[Curves]
     sizes: Spec
     rotation: Spec | None
-    rotations: list[str]
+    along: str
     blocks: list[dict[str, Any]]
     modules: list[dict[str, Any]]
 
@@ -99,7 +99,13 @@ def spectrum_view(folder: Path, anchor: str, result: SpectrumResult) -> Spectrum
     _check(rows, folder / "spectrum.parquet")
     arrays = read_arrays(folder)
     skills = [
-        _skill(name, figures, result.dims, [row for row in rows if row["skill"] == name], _curves(arrays, name, folder))
+        _skill(
+            name,
+            figures,
+            result.dims,
+            [row for row in rows if row["skill"] == name],
+            _curves(arrays, name, figures.examples, folder),
+        )
         for name, figures in result.skills.items()
     ]
     return SpectrumView(anchor, title, result, skills, explain_nulls(result))
@@ -117,15 +123,18 @@ def _skill(
         curves,
         charts.against_size(figures.sizes),
         charts.rotation(figures.rotations, figures.split) if figures.rotations else None,
-        [describe_rotation(row.turned, figures.split, dims) for row in figures.rotations],
+        describe_rotations(figures, dims),
         [row for row in rows if row["scope"] == "block"],
         [row for row in rows if row["scope"] == "module"],
     )
 
 
-def _curves(arrays: Mapping[str, NDArray[Any]], name: str, folder: Path) -> list[Curves]:
+def _curves(arrays: Mapping[str, NDArray[Any]], name: str, examples: int, folder: Path) -> list[Curves]:
+    path = folder / "arrays.safetensors"
     return [
-        _curve(title, {text: _array(arrays, f"{name}.{text.replace(' ', '_')}.{kind}", folder) for text in TEXTS})
+        _curve(
+            title, {text: _array(arrays, f"{name}.{text.replace(' ', '_')}.{kind}", examples, path) for text in TEXTS}
+        )
         for title, kind in (("As they are", "eigenvalues"), ("Gradients of equal length", "equalised"))
     ]
 
@@ -141,11 +150,12 @@ def _curve(title: str, texts: Mapping[str, NDArray[Any]]) -> Curves:
     return Curves(title, charts.eigenvalues(shares), rows)
 
 
-def _array(arrays: Mapping[str, NDArray[Any]], key: str, folder: Path) -> NDArray[Any]:
+def _array(arrays: Mapping[str, NDArray[Any]], key: str, examples: int, path: Path) -> NDArray[Any]:
     """`[D, N]` over all modules, which are the first site."""
     found = arrays.get(key)
-    if found is None or found.ndim != 3 or not found.size or not np.isfinite(found).all():
-        raise InputError(f"{folder / 'arrays.safetensors'}: expected {key!r} as finite numbers [draws, sites, N]")
+    fits = found is not None and found.ndim == 3 and found.size > 0 and found.shape[2] == examples
+    if found is None or not fits or not np.isfinite(found).all():
+        raise InputError(f"{path}: expected {key!r} as finite numbers [draws, sites, {examples}]")
     whole: NDArray[Any] = found[:, 0]
     return whole
 

@@ -11,14 +11,15 @@ from tiltmeter.report.wording import figure
 from tiltmeter.runs.spectrum_result import RotationRow, SizeRow, Split
 
 COLOURS = {"data": "var(--accent)", "random text": "var(--warn)", "shuffled completions": "var(--good)"}
-NAMES = {"data": "the skill"}
+NAMES = {"data": "the skill", "random text": "random", "shuffled completions": "shuffled"}
 FLOOR = 1e-9  # of the trace: rounding of float32 gradients
 
 
 def eigenvalues(texts: Mapping[str, NDArray[Any]]) -> Spec:
     """Eigenvalues as shares of the trace, `[D, N]` by text, on log axes; nulls as bands from least to largest draw."""
     data: list[Spec] = []
-    for name, values in texts.items():
+    for name in _drawn(texts):
+        values = texts[name]
         shares = values / np.maximum(values.sum(1, keepdims=True), 1e-300)
         low, high, mean = shares.min(0), shares.max(0), shares.mean(0)
         count = int((low > FLOOR).sum())
@@ -32,7 +33,7 @@ def eigenvalues(texts: Mapping[str, NDArray[Any]]) -> Spec:
 def against_size(rows: Sequence[SizeRow]) -> Spec:
     """Participation ratio against the number of examples, 5th to 95th percentile of sub-samples, on log axes."""
     data: list[Spec] = []
-    for name in dict.fromkeys(row.text for row in rows):
+    for name in _drawn({row.text: row for row in rows}):
         mine = [row for row in rows if row.text == name]
         x, found = [row.size for row in mine], [row.participation_ratio for row in mine]
         data += _band(name, x, [each.low for each in found], [each.high for each in found])
@@ -49,18 +50,18 @@ def rotation(rows: Sequence[RotationRow], split: Split | None) -> Spec:
     series = (
         ("sin(largest angle)", [None if each is None else each.sine for each in found], "var(--accent)", "diamond"),
         (
-            "bound, where below 1",
+            "bound below 1",
             [x if x is not None and x < 1 else None for x in bounds],
             "var(--bad)",
             "line-ew-open",
         ),
-        ("overlap of subspaces", [None if each is None else each.overlap for each in found], "var(--good)", "circle"),
+        ("overlap", [None if each is None else each.overlap for each in found], "var(--good)", "circle"),
     )
     data = []
-    for title, values, colour, symbol in series:
+    for title, values, colour, symbol in (each for each in series if any(value is not None for value in each[1])):
         hover = [f"{name}<br>{title}: {figure(value)}" for name, value in zip(names, values, strict=True)]
         look = {
-            "marker": {"size": 10, "symbol": symbol, "color": colour, "line": {"width": 2}},
+            "marker": {"size": 10, "symbol": symbol, "color": colour, "line": {"width": 2, "color": colour}},
             "line": {"color": colour},
         }
         trace = {"type": "scatter", "mode": "lines+markers", "name": title, "x": names, "y": values, **look}
@@ -79,10 +80,16 @@ def _level(split: Split) -> Spec:
     return {"type": "rect", "xref": "paper", "yref": "y", "x0": 0, "x1": 1, **ends, **look}
 
 
+def _drawn(texts: Mapping[str, object]) -> list[str]:
+    """Nulls first."""
+    return sorted(texts, key=lambda name: name == "data")
+
+
 def _line(name: str, x: list[int], y: list[float], mode: str = "lines") -> Spec:
     title = NAMES.get(name, name)
     hover = [f"{title}, {number}: {figure(value)}" for number, value in zip(x, y, strict=True)]
-    look = {"line": {"color": COLOURS[name], "width": 2}, "marker": {"color": COLOURS[name], "size": 7}}
+    width = 2 if name == "data" else 4  # the skill is drawn last, over nulls that it may coincide with
+    look = {"line": {"color": COLOURS[name], "width": width}, "marker": {"color": COLOURS[name], "size": 7}}
     return {"type": "scatter", "mode": mode, "name": title, "x": x, "y": y, "text": hover, **look, **HOVER}
 
 
@@ -95,6 +102,7 @@ def _band(name: str, x: list[int], low: list[float], high: list[float]) -> list[
 def _log_layout(data: Sequence[Spec], x_title: str, y_title: str) -> Spec:
     xs, ys = ([value for trace in data for value in trace[axis] if value > 0] for axis in ("x", "y"))
     layout = base_layout(340, margin={"l": 64, "r": 16, "t": 8, "b": 80})
+    layout["legend"] |= {"traceorder": "normal"}
     layout["xaxis"] |= {"type": "log", "title": {"text": x_title}, **log_ticks(xs)}
     layout["yaxis"] |= {"type": "log", "title": {"text": y_title}, **log_ticks(ys)}
     return layout

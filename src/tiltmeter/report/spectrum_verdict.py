@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tiltmeter.report.wording import figure, listed, share, times
 from tiltmeter.runs.results import Interval
-from tiltmeter.runs.spectrum_result import RankBound, Shape, SizeRow, SkillSpectrum, SpectrumResult, Split, Turned
+from tiltmeter.runs.spectrum_result import RankBound, Shape, SizeRow, SkillSpectrum, SpectrumResult, Split
 
 LEVEL = 1.2  # growth of the participation ratio per doubling of N under which it counts as level
 
@@ -32,32 +32,43 @@ def judge_spectrum(skill: SkillSpectrum, dims: int) -> SpectrumVerdict:
     return SpectrumVerdict(word, " ".join([*parts, _growth(skill.sizes)]))
 
 
+def describe(skill: SkillSpectrum, dims: int) -> list[str]:
+    """What else was measured, a sentence or two each."""
+    found = (
+        describe_labels(skill, dims),
+        describe_rotations(skill, dims),
+        describe_rank_bound(skill.rank_bound, skill.examples),
+    )
+    return [sentence for sentence in found if sentence]
+
+
 def describe_labels(skill: SkillSpectrum, dims: int) -> str:
     """Completions of the model's own beside the reference completions."""
     if skill.labels is None:
         return f"Fewer than {dims} directions have curvature: reference and sampled completions cannot be compared."
     return (
-        f"Completions drawn from the model: their {dims} directions share {share(skill.labels.overlap)} with the "
+        f"Completions drawn from the model: their {dims} directions share {percent(skill.labels.overlap)} with the "
         f"skill's ({_halves(skill.split)}), and the trace is {times(skill.labels.trace_ratio)} the skill's."
     )
 
 
-def describe_rotation(turned: Turned | None, split: Split | None, dims: int) -> str:
-    """One checkpoint: the angle, what is left of the subspace, and whether the bound says anything."""
-    if turned is None:
-        return f"Fewer than {dims} directions have curvature: no subspace to compare."
-    return (
-        f"sin(largest angle) = {figure(turned.sine)}; the subspaces share {share(turned.overlap)} "
-        f"({_halves(split)}). {describe_bound(turned)}"
+def describe_rotations(skill: SkillSpectrum, dims: int) -> str:
+    """The last checkpoint, and whether the bound says anything at any of them; "" without checkpoints."""
+    if not skill.rotations:
+        return ""
+    last = skill.rotations[-1]
+    bounds = [row.turned.bound for row in skill.rotations if row.turned is not None and row.turned.bound is not None]
+    informative = sum(bound < 1 for bound in bounds)
+    end = (
+        f"The Davis-Kahan bound is informative (below 1, with a gap) at {informative} of {len(skill.rotations)} "
+        f"checkpoint{'' if len(skill.rotations) == 1 else 's'}."
     )
-
-
-def describe_bound(turned: Turned) -> str:
-    """Whether Davis-Kahan's assumption holds, and whether its bound says anything."""
-    if turned.bound is None:
-        return "No gap behind the last direction: the Davis-Kahan bound does not apply."
-    kind = "informative" if turned.bound < 1 else "vacuous, above 1"
-    return f"Davis-Kahan bound {figure(turned.bound)}: {kind}."
+    if last.turned is None:
+        return f"At {last.checkpoint} fewer than {dims} directions have curvature. {end}"
+    return (
+        f"At {last.checkpoint} the {dims} directions share {percent(last.turned.overlap)} with the base's "
+        f"({_halves(skill.split)}). {end}"
+    )
 
 
 def describe_rank_bound(bound: RankBound, examples: int) -> str:
