@@ -116,6 +116,14 @@ def test_nothing_moved_is_no_rotation() -> None:
     assert found.is_informative
 
 
+def test_rounding_in_float32_is_no_rotation() -> None:
+    model = tiny.model("llama")
+    one, other = (Fisher(model, tiny.skill(), batch_size=size) for size in (1, 5))
+    found = rotation(joint_gram(one, other), 0, D)
+    assert found is not None
+    assert found.sine < 1e-3
+
+
 def gram_of(first: Tensor, second: Tensor) -> JointGram:
     N = len(first)
     return JointGram((first @ first.T / N)[None], (second @ second.T / N)[None], (first @ second.T / N)[None])
