@@ -48,8 +48,8 @@ def forecast(
     fail_on: Annotated[
         list[str] | None,
         limit_option(
-            "Exit with 1 if a figure of any skill and data set is above a limit: utility_loss (at the planned end) or "
-            "epsilon_relative; alarm_step fails below its limit: an alarm sounds before that step."
+            "Exit with 1 if a figure of any skill and data set is above a limit: utility_loss (at the end of forecast "
+            "or roll-out) or epsilon_relative; alarm_step fails below its limit: an alarm sounds before that step."
         ),
     ] = None,
 ) -> None:

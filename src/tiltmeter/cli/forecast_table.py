@@ -14,9 +14,11 @@ from tiltmeter.report.forecast_verdict import (
     leading,
     outlooks,
     plan_sentence,
+    steps,
 )
 from tiltmeter.runs.forecast_result import ForecastResult
 
+WIDE = WIDTH + 10  # with the column of a roll-out
 COLUMNS = (
     "utility loss\nat the end",
     "alarm\nat step",
@@ -30,7 +32,7 @@ COLUMNS = (
 
 def print_forecast(result: ForecastResult, folder: Path) -> None:
     """A table per skill, the most harmful data set first, a verdict per skill, and what to do next."""
-    console = Console(width=max(WIDTH, Console().width))
+    console = Console(width=max(WIDE, Console().width))
     console.print(f"planned: {safe(plan_sentence(result.plan))}")
     for skill in result.skills:
         console.print(_table(skill, outlooks(result, skill)))
@@ -44,7 +46,8 @@ def print_forecast(result: ForecastResult, folder: Path) -> None:
 def _table(skill: str, sets: list[Outlook]) -> Table:
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), title=f"skill: {safe(skill)}", title_justify="left")
     table.add_column("data set", overflow="fold")
-    for title in COLUMNS:
+    rolled = [f"rolled out\nto {steps(sets[0].rolled[-1].step)}"] if sets[0].rolled else []
+    for title in (*COLUMNS, *rolled):
         table.add_column(title, justify="right", no_wrap=True)
     for each in sets:
         table.add_row(safe(each.name), *_row(each))
@@ -61,5 +64,6 @@ def _row(each: Outlook) -> list[str]:
         f"{figures.gamma:.2g}",
         leading(figures, each.plan).replace("second", "2nd").replace("first", "1st"),
         each.trust,
+        *(f"{point.loss.mean:.3f}" for point in each.rolled[-1:]),
     ]
     return [safe(cell) for cell in cells]

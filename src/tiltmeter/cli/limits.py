@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -43,10 +43,23 @@ def _forecasts(result: ForecastResult) -> list[DataForecast]:
     return [entry for skill in result.skills.values() for entry in skill.data.values()]
 
 
+def _worst_loss(result: ForecastResult) -> float:
+    """The highest utility loss at a forecast's end, or at a roll-out's: a forecast can stand still below it."""
+    curves = [curve for entry in _forecasts(result) for curve in (entry.forecast, entry.roll_out) if curve is not None]
+    return max(curve.utility_loss[-1] for curve in curves)
+
+
 def _first_alarm(result: ForecastResult) -> float:
-    """The earliest step at which a forecast exceeds the alarm's limit; infinite where none does."""
-    steps = [entry.alarm.step for entry in _forecasts(result) if entry.alarm is not None]
-    return min((step for step in steps if step is not None), default=math.inf)
+    """The earliest step at which a forecast, or a point of a roll-out, exceeds the alarm's limit; infinite for none."""
+    return min((step for entry in _forecasts(result) for step in _alarms(entry)), default=math.inf)
+
+
+def _alarms(entry: DataForecast) -> Iterator[float]:
+    alarm, rolled = entry.alarm, entry.roll_out
+    if alarm is not None and alarm.step is not None:
+        yield alarm.step
+    if alarm is not None and rolled is not None:
+        yield from (step for step, loss in zip(rolled.steps, rolled.utility_loss, strict=True) if loss > alarm.limit)
 
 
 # The worst value over the skills, and over the data sets of a forecast: any one of them can be broken.
@@ -57,7 +70,7 @@ AUDIT: Mapping[str, Figure[AuditResult]] = {
     "harmfulness": Figure(_worst_harm),
 }
 FORECAST: Mapping[str, Figure[ForecastResult]] = {
-    "utility_loss": Figure(lambda result: max(entry.forecast.utility_loss[-1] for entry in _forecasts(result))),
+    "utility_loss": Figure(_worst_loss),
     "alarm_step": Figure(_first_alarm, "below"),
     "epsilon_relative": Figure(lambda result: max(entry.epsilon_relative for entry in _forecasts(result))),
 }

@@ -51,8 +51,8 @@ def training_loss(figures: DataCurve, at: Sequence[float], colour: str) -> Spec:
     x = [0.0, *at]
     data = []
     for title, values, dash in (
-        ("evaluated", figures.evaluated, "solid"),
         ("quadratic model", figures.expected, "dash"),
+        ("evaluated", figures.evaluated, "solid"),
     ):
         y = [figures.start, *values]
         hover = [f"step {steps(step)}<br>{title} {figure(value)}" for step, value in zip(x, y, strict=True)]

@@ -177,8 +177,8 @@ def plan_sentence(plan: PlanRecord) -> str:
     """The planned run."""
     method = "LoRA" if plan.method == "lora" else "full fine-tuning"
     optimizer = "AdamW" if plan.optimizer == "adamw" else "SGD"
-    rate = figure(plan.learning_rate)
-    return f"{method} by {optimizer}, learning rate {rate}, {plan.steps} steps, batches of {plan.batch_size}"
+    run = f"{plan.steps} step{'' if plan.steps == 1 else 's'}, batches of {plan.batch_size}"
+    return f"{method} by {optimizer}, learning rate {plan.learning_rate:g}, {run}"
 
 
 def forecast_cautions(result: ForecastResult) -> list[str]:
