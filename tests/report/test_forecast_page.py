@@ -24,6 +24,7 @@ from fake_forecast import (
 from fake_runs import SETS, write_audit
 from tiltmeter.report import forecast_charts as charts
 from tiltmeter.report import render
+from tiltmeter.report.charts import Spec
 from tiltmeter.report.forecast_verdict import Outlook, outlooks
 from tiltmeter.report.wording import figure, share, span, times
 from tiltmeter.runs.forecast_result import Conflict, SkillForecast
@@ -162,10 +163,10 @@ def shades() -> charts.Colours:
     return charts.colours([name for name, _, _ in SETS])
 
 
-def drawn(spec: charts.Spec, **look: Any) -> list[charts.Spec]:
+def drawn(spec: Spec, **look: Any) -> list[Spec]:
     """Lines of a dash, or markers of a symbol."""
     dash, symbol = look.get("dash"), look.get("symbol")
-    traces: list[charts.Spec] = spec["data"]
+    traces: list[Spec] = spec["data"]
     if dash is not None:
         return [trace for trace in traces if trace.get("line", {}).get("dash") == dash]
     return [trace for trace in traces if trace.get("marker", {}).get("symbol") == symbol]

@@ -134,7 +134,7 @@ def test_a_skill_is_as_bad_as_its_worst_set() -> None:
 
 def test_flow_time_is_told_in_steps() -> None:
     figures = look(entry(0.5, trusted=15.0, held=30.0))
-    assert (figures.trusted, figures.held) == (pytest.approx(15.0), pytest.approx(30.0))
+    assert [figures.trusted, figures.held] == pytest.approx([15.0, 30.0])
     assert figures.first_order.mean == pytest.approx(figures.figures.first_order * 60 * 1e-4)
     found = Condition.model_validate({name: getattr(figures.figures, name) for name in Condition.model_fields})
     assert (

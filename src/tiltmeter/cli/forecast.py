@@ -7,6 +7,7 @@ import typer
 
 from tiltmeter.cli.limits import FORECAST, exceeded, limit_option, parse_limits
 from tiltmeter.cli.options import Out, named_columns
+from tiltmeter.errors import InputError
 
 
 def forecast(
@@ -62,6 +63,8 @@ def forecast(
 
     silent = {} if limit is not None else {"alarm_step": "no alarm can sound; give --limit"}
     limits = parse_limits(fail_on, FORECAST, silent)
+    for option, value in {"--learning-rate": learning_rate, "--epsilon": epsilon, "--limit": limit}.items():
+        _check_positive(option, value)
     request = ForecastRequest(
         Sources(base, tuple(data), tuple(skill), named_columns(columns), adapter),
         Plan(optimizer, learning_rate, steps, train_batch_size, epsilon, max_grad_norm, seed=seed),
@@ -73,6 +76,12 @@ def forecast(
     result = run_forecast(request, out)
     print_forecast(result, out)
     raise typer.Exit(exceeded(result, FORECAST, limits))
+
+
+def _check_positive(option: str, value: float | None) -> None:
+    """Typer's bounds include their ends, and let NaN through."""
+    if value is not None and not 0 < value < float("inf"):
+        raise InputError(f"{option}: expected a number above 0, got {value:g}")
 
 
 def again(arguments: dict[str, object], out: Path) -> None:
