@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tiltmeter.curvature.fisher import Fisher as Fisher
     from tiltmeter.curvature.overlap import overlap_score as overlap_score
+    from tiltmeter.curvature.planned import Plan as Plan
+    from tiltmeter.curvature.training import forecast as forecast
+    from tiltmeter.curvature.training import gradient as gradient
+    from tiltmeter.curvature.training import hessian_vector_product as hessian_vector_product
+    from tiltmeter.curvature.training import instability as instability
     from tiltmeter.models import load_model as load_model
     from tiltmeter.models import load_tuned as load_tuned
     from tiltmeter.skills import load_skill as load_skill
@@ -14,7 +19,12 @@ if TYPE_CHECKING:
 # Imported at first use: torch takes seconds, and the command line must answer --help at once.
 _PUBLIC = {
     "Fisher": "tiltmeter.curvature.fisher",
+    "Plan": "tiltmeter.curvature.planned",
     "Update": "tiltmeter.updates.update",
+    "forecast": "tiltmeter.curvature.training",
+    "gradient": "tiltmeter.curvature.training",
+    "hessian_vector_product": "tiltmeter.curvature.training",
+    "instability": "tiltmeter.curvature.training",
     "load_model": "tiltmeter.models",
     "load_skill": "tiltmeter.skills",
     "load_tuned": "tiltmeter.models",
