@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from tiltmeter.curvature.fisher import Fisher
+from tiltmeter.curvature.gradients import release_workspace
 from tiltmeter.curvature.projection import projected_scores
 from tiltmeter.layers import widths
 from tiltmeter.likelihood import batch_log_likelihoods
@@ -152,6 +153,7 @@ def measure(prepare: Prepare, cold: bool = False) -> Run:
     task = prepare()
     gc.collect()
     if cold:
+        release_workspace()
         ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew at what is resident now
     before = _resident("VmRSS")

@@ -132,6 +132,11 @@ def workspace(nbytes: int, device: torch.device) -> Iterator[UInt8[Tensor, " nby
         _idle[:] = [memory]
 
 
+def release_workspace() -> None:
+    """Gives the kept workspace back to the system; the next caller touches fresh memory."""
+    _idle.clear()
+
+
 def _aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
