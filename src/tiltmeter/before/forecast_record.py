@@ -1,5 +1,6 @@
 """A forecast as it is saved: the entries of `result.json`, and the rows of its table."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -184,6 +185,6 @@ def _flat_overlap(fisher: Fisher, outlook: Outlook) -> float:
     return total
 
 
-def _finite(value: float) -> float:
+def _finite(value: float) -> float | None:
     """Far outside its range the quadratic model overflows; results hold finite numbers only."""
-    return min(max(value, -1e300), 1e300) if value == value else 1e300
+    return value if math.isfinite(value) else None

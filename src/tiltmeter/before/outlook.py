@@ -135,12 +135,16 @@ def outlook(
         course = krylov_course(model, loss, [plan.learning_rate * step for step in request.steps], named)
         rolled = None
         if settings.roll_out:
-            whole = [round(step) for step in request.steps if round(step) == step and step < settings.roll_out]
-            rolled = rolled_course(loss, plan, [*whole, settings.roll_out], named)
+            rolled = rolled_course(loss, plan, _observed(settings.roll_out), named)
         parts = group_gradients(loss, settings.groups, settings.seed) if settings.groups else []
         flow = model.flow
         groups = [(share, space.tangent(flow.scaled(flow.scaled(part)))) for share, part in parts]
         return Outlook(len(encoded), model, course, rolled, [space.tangent(row) for row in model.rows()], groups)
+
+
+def _observed(steps: int, times: int = 6) -> list[int]:
+    """The steps of a roll-out after which it is observed, evenly spaced."""
+    return sorted({-(-steps * part // times) for part in range(1, times + 1)})
 
 
 def read_adapter_config(path: Path) -> LoraConfig:

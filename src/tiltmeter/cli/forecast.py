@@ -25,6 +25,7 @@ def forecast(
     train_batch_size: Annotated[int, typer.Option(min=1, help="Examples per step of the planned run.")] = 16,
     epsilon: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-8,
     max_grad_norm: Annotated[float, typer.Option(min=0, help="Gradients are clipped to it; 0 for none.")] = 1.0,
+    weight_decay: Annotated[float, typer.Option(min=0, help="Of AdamW; in the roll-out only.")] = 0.0,
     dims: Annotated[
         list[int] | None, typer.Option(min=1, help="Dimensions of the skill's subspace; repeat; 8 if not given.")
     ] = None,
@@ -67,7 +68,7 @@ def forecast(
         _check_positive(option, value)
     request = ForecastRequest(
         Sources(base, tuple(data), tuple(skill), named_columns(columns), adapter),
-        Plan(optimizer, learning_rate, steps, train_batch_size, epsilon, max_grad_norm, seed=seed),
+        Plan(optimizer, learning_rate, steps, train_batch_size, epsilon, max_grad_norm, weight_decay, seed),
         Passes(labels, reduction, max_length, batch_size, memory),
         Settings(tuple(dims or (8,)), products, points, roll_out, limit, groups, hessian, seed),
         dtype,

@@ -19,6 +19,7 @@ from tiltmeter.report.forecast_verdict import (
 from tiltmeter.runs.forecast_result import ForecastResult
 
 WIDE = WIDTH + 10  # with the column of a roll-out
+LONGEST = 18  # name of a data set that is not broken
 COLUMNS = (
     "utility loss\nat the end",
     "alarm\nat step",
@@ -45,7 +46,7 @@ def print_forecast(result: ForecastResult, folder: Path) -> None:
 
 def _table(skill: str, sets: list[Outlook]) -> Table:
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), title=f"skill: {safe(skill)}", title_justify="left")
-    table.add_column("data set", overflow="fold")
+    table.add_column("data set", overflow="fold", min_width=min(LONGEST, max(len(each.name) for each in sets)))
     rolled = [f"rolled out\nto {steps(sets[0].rolled[-1].step)}"] if sets[0].rolled else []
     for title in (*COLUMNS, *rolled):
         table.add_column(title, justify="right", no_wrap=True)

@@ -31,8 +31,13 @@ class DataView:
     name: str
     figures: DataCurve
     outlook: Outlook
-    points: list[tuple[float, float, float, float]]
+    points: list[tuple[float, float, float | None, float | None]]
     chart: Spec
+
+    @property
+    def most_disagreement(self) -> float | None:
+        """The largest that is a number; None where every point overflows or there is nothing to compare with."""
+        return max((value for value in self.figures.disagreement if value is not None), default=None)
 
 
 @dataclass(frozen=True)

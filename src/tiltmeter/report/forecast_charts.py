@@ -35,12 +35,12 @@ def losses(sets: Sequence[Outlook], shades: Colours) -> Spec:
 
 def drifts(sets: Sequence[Outlook], shades: Colours) -> Spec:
     """The drift in the skill's subspace against steps."""
-    return _plain(sets, shades, "drift", lambda point: point.drift or 0.0)
+    return _plain(sets, shades, "drift", lambda point: _drawn(point.drift))
 
 
 def overlaps(sets: Sequence[Outlook], shades: Colours) -> Spec:
     """The overlap of the displacement with the skill's Fisher information against steps."""
-    return _plain(sets, shades, "overlap", lambda point: point.overlap or 0.0)
+    return _plain(sets, shades, "overlap", lambda point: _drawn(point.overlap))
 
 
 def training_loss(figures: DataCurve, at: Sequence[float], colour: str) -> Spec:
@@ -65,6 +65,11 @@ def training_loss(figures: DataCurve, at: Sequence[float], colour: str) -> Spec:
     margin = (high - low) / 2 or 1.0
     layout["yaxis"] |= {"title": {"text": "fine-tuning loss"}, "range": [low - margin, high + margin]}
     return {"data": data, "layout": layout}
+
+
+def _drawn(value: float | None) -> float:
+    """An overflow is drawn out of the chart."""
+    return 1e300 if value is None else value
 
 
 def _plain(sets: Sequence[Outlook], shades: Colours, title: str, value: Callable[[Point], float]) -> Spec:

@@ -41,7 +41,7 @@ class Condition(Record):
 
 
 class Curve(Record):
-    """A forecast over times: S numbers in each list.
+    """A forecast over times: S numbers in each list; null where the quadratic model overflows.
 
     Attributes:
         method: "krylov" propagates the quadratic model, "roll-out" trains.
@@ -61,9 +61,9 @@ class Curve(Record):
     utility_loss: list[float]
     low: list[float]
     high: list[float]
-    quadratic: list[float] | None
-    drift: list[float] | None
-    overlap: list[float] | None
+    quadratic: list[float | None] | None
+    drift: list[float | None] | None
+    overlap: list[float | None] | None
     held_from: float | None
     trusted_until: float
 
@@ -124,8 +124,8 @@ class DataCurve(Record):
     curvatures: list[float]
     start: float
     evaluated: list[float]
-    expected: list[float]
-    disagreement: list[float]
+    expected: list[float | None]
+    disagreement: list[float | None]
 
 
 class Conflict(Record):
