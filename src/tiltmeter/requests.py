@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt, TypeAdapter
 
 from tiltmeter.curvature.fisher import Fisher, Labels, Reduction
 from tiltmeter.errors import InputError
 from tiltmeter.models import Model
 from tiltmeter.runs.inputs import hash_input
+from tiltmeter.runs.record import RunRecord, tool_versions
 from tiltmeter.runs.results import Input
 from tiltmeter.skills import Skill, load_skill
 
@@ -59,3 +60,9 @@ def load_named(sources: Sequence[str], columns: Sequence[str] | None, option: st
 def hash_files(files: Mapping[str, Sequence[str]]) -> list[Input]:
     """Every file by its role, with its hash. A Hub set has no file to hash."""
     return [hash_input(file, role) for role, named in files.items() for file in named if Path(file).exists()]
+
+
+def run_record(verb: str, request: object, inputs: list[Input], seed: int) -> RunRecord:
+    """What `run.yaml` says of a request: a dataclass of plain values, ready to be made again."""
+    arguments = TypeAdapter(type(request)).dump_python(request, mode="json")
+    return RunRecord(verb=verb, arguments=arguments, inputs=inputs, versions=tool_versions(), seed=seed)

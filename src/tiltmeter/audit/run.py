@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from tiltmeter.audit import record
 from tiltmeter.audit.measure import Figures, Observation, Settings, measure, observe, utility_losses
 from tiltmeter.behaviour.judges import Judge
@@ -14,7 +12,7 @@ from tiltmeter.curvature.precision import batch_dependence
 from tiltmeter.errors import InputError
 from tiltmeter.generation import Sampling
 from tiltmeter.models import is_adapter, load_model, load_tuned, local_folder
-from tiltmeter.requests import DTYPES, Dtype, Passes, hash_files, load_named
+from tiltmeter.requests import DTYPES, Dtype, Passes, hash_files, load_named, run_record
 from tiltmeter.runs.folder import RunFolder
 from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.record import RunRecord, tool_versions
@@ -57,13 +55,7 @@ class Request:
 
     def record(self, inputs: list[Input]) -> RunRecord:
         """What `run.yaml` says of this request."""
-        return RunRecord(
-            verb="audit",
-            arguments=TypeAdapter(Request).dump_python(self, mode="json"),
-            inputs=inputs,
-            versions=tool_versions(),
-            seed=self.settings.seed,
-        )
+        return run_record("audit", self, inputs, self.settings.seed)
 
 
 def run_audit(request: Request, out: Path, judge: Judge | None) -> AuditResult:

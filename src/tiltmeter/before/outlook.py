@@ -8,7 +8,7 @@ from typing import Annotated
 
 from jaxtyping import Float
 from peft import LoraConfig
-from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from tiltmeter.curvature.fisher import Fisher
@@ -20,8 +20,8 @@ from tiltmeter.curvature.training_loss import Method, TrainingLoss
 from tiltmeter.curvature.training_space import TrainingSpace, adapter_space, weight_space
 from tiltmeter.errors import InputError
 from tiltmeter.models import Model
-from tiltmeter.requests import Dtype, Passes
-from tiltmeter.runs.record import RunRecord, tool_versions
+from tiltmeter.requests import Dtype, Passes, run_record
+from tiltmeter.runs.record import RunRecord
 from tiltmeter.runs.results import Input
 from tiltmeter.skills import Skill
 from tiltmeter.tokens import encode
@@ -85,11 +85,7 @@ class ForecastRequest:
 
     def record(self, inputs: list[Input]) -> RunRecord:
         """What `run.yaml` says of this request."""
-        arguments = TypeAdapter(ForecastRequest).dump_python(self, mode="json")
-        versions = tool_versions()
-        return RunRecord(
-            verb="forecast", arguments=arguments, inputs=inputs, versions=versions, seed=self.settings.seed
-        )
+        return run_record("forecast", self, inputs, self.settings.seed)
 
     @property
     def steps(self) -> list[float]:

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from tiltmeter.before.ranking_record import example_rows, skill_record
 from tiltmeter.before.ranking_scores import Scored, score
 from tiltmeter.curvature.precision import batch_dependence
 from tiltmeter.models import load_model, local_folder
-from tiltmeter.requests import DTYPES, Dtype, Passes, hash_files, load_named
+from tiltmeter.requests import DTYPES, Dtype, Passes, hash_files, load_named, run_record
 from tiltmeter.runs.folder import RunFolder
 from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.ranking_result import CosineNull, RankingResult, Score
@@ -51,13 +51,7 @@ class RankingRequest:
 
     def record(self, inputs: list[Input]) -> RunRecord:
         """What `run.yaml` says of this request."""
-        return RunRecord(
-            verb="rank-examples",
-            arguments=TypeAdapter(RankingRequest).dump_python(self, mode="json"),
-            inputs=inputs,
-            versions=tool_versions(),
-            seed=self.seed,
-        )
+        return run_record("rank-examples", self, inputs, self.seed)
 
 
 def run_ranking(request: RankingRequest, out: Path) -> RankingResult:

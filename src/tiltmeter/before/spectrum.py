@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import PositiveInt, TypeAdapter
+from pydantic import PositiveInt
 
 from tiltmeter.before.spectrum_measure import Measured, measure, rotations_along
 from tiltmeter.before.spectrum_record import arrays, rotation_rows, site_rows, skill_record
@@ -12,7 +12,7 @@ from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.curvature.rotation import Rotation
 from tiltmeter.errors import InputError
 from tiltmeter.models import load_model, local_folder
-from tiltmeter.requests import DTYPES, Dtype, Passes, hash_files, load_named
+from tiltmeter.requests import DTYPES, Dtype, Passes, hash_files, load_named, run_record
 from tiltmeter.runs.folder import RunFolder
 from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.record import RunRecord, tool_versions
@@ -53,13 +53,7 @@ class SpectrumRequest:
 
     def record(self, inputs: list[Input]) -> RunRecord:
         """What `run.yaml` says of this request."""
-        return RunRecord(
-            verb="spectrum",
-            arguments=TypeAdapter(SpectrumRequest).dump_python(self, mode="json"),
-            inputs=inputs,
-            versions=tool_versions(),
-            seed=self.seed,
-        )
+        return run_record("spectrum", self, inputs, self.seed)
 
 
 def run_spectrum(request: SpectrumRequest, out: Path) -> SpectrumResult:

@@ -1,12 +1,23 @@
 """`tiltmeter audit`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from tiltmeter.cli.limits import AUDIT, exceeded, limit_option, parse_limits
-from tiltmeter.cli.options import Out, named_columns, named_judge
+from tiltmeter.cli.options import (
+    BatchSize,
+    Device,
+    Dtype,
+    Labels,
+    MaxLength,
+    Memory,
+    Out,
+    Reduction,
+    named_columns,
+    named_judge,
+)
 
 
 def audit(
@@ -23,13 +34,13 @@ def audit(
         int | None, typer.Option(min=1, help="Also the study's score, projected to k numbers.")
     ] = None,
     draws: Annotated[int, typer.Option(min=2, help="Random updates of the same rank to measure.")] = 20,
-    labels: Annotated[Literal["data", "sampled"], typer.Option(help="Completions of the Fisher.")] = "data",
-    reduction: Annotated[Literal["sum", "mean"], typer.Option(help="Over the tokens of a completion.")] = "sum",
-    dtype: Annotated[Literal["float32", "float64", "bfloat16"], typer.Option(help="Of weights in memory.")] = "float32",
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")] = "cpu",
-    max_length: Annotated[int | None, typer.Option(min=2, help="Tokens kept of each example.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 8,
-    memory: Annotated[float, typer.Option(min=0, help="GiB for kept gradients; more passes if they do not fit.")] = 4.0,
+    labels: Labels = "data",
+    reduction: Reduction = "sum",
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    max_length: MaxLength = None,
+    batch_size: BatchSize = 8,
+    memory: Memory = 4.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer to a prompt.")] = 128,
     seed: Annotated[int, typer.Option(help="Of nulls, projection and answers.")] = 0,
     fail_on: Annotated[

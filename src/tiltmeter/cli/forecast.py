@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from tiltmeter.cli.limits import FORECAST, exceeded, limit_option, parse_limits
-from tiltmeter.cli.options import Out, named_columns
+from tiltmeter.cli.options import BatchSize, Device, Dtype, Labels, MaxLength, Memory, Out, Reduction, named_columns
 from tiltmeter.errors import InputError
 
 
@@ -39,13 +39,13 @@ def forecast(
     hessian: Annotated[
         Literal["double-backward", "central-difference"], typer.Option(help="How Hessian-vector products are taken.")
     ] = "double-backward",
-    labels: Annotated[Literal["data", "sampled"], typer.Option(help="Completions of the Fisher.")] = "data",
-    reduction: Annotated[Literal["sum", "mean"], typer.Option(help="Over the tokens of a completion.")] = "sum",
-    dtype: Annotated[Literal["float32", "float64", "bfloat16"], typer.Option(help="Of weights in memory.")] = "float32",
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")] = "cpu",
-    max_length: Annotated[int | None, typer.Option(min=2, help="Tokens kept of each example.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 8,
-    memory: Annotated[float, typer.Option(min=0, help="GiB for kept gradients; more passes if they do not fit.")] = 4.0,
+    labels: Labels = "data",
+    reduction: Reduction = "sum",
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    max_length: MaxLength = None,
+    batch_size: BatchSize = 8,
+    memory: Memory = 4.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of examples, and of intervals and nulls.")] = 0,
     fail_on: Annotated[
         list[str] | None,

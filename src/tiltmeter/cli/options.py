@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from tiltmeter.behaviour.judges import Judge
 
 Out = Annotated[Path, typer.Option(help="The run folder to write.")]
+Labels = Annotated[Literal["data", "sampled"], typer.Option(help="Completions of the Fisher.")]
+Reduction = Annotated[Literal["sum", "mean"], typer.Option(help="Over the tokens of a completion.")]
+Dtype = Annotated[Literal["float32", "float64", "bfloat16"], typer.Option(help="Of weights in memory.")]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")]
+MaxLength = Annotated[int | None, typer.Option(min=2, help="Tokens kept of each example.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Examples per forward pass.")]
+Memory = Annotated[float, typer.Option(min=0, help="GiB for kept gradients; more passes if they do not fit.")]
 
 
 def named_judge(name: str | None, is_needed: bool) -> Judge | None:

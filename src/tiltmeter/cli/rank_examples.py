@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tiltmeter.cli.options import Out, named_columns
+from tiltmeter.cli.options import BatchSize, Device, Dtype, MaxLength, Out, Reduction, named_columns
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,11 +29,11 @@ def rank_examples(
     columns: Annotated[str | None, typer.Option(help="Columns of all of them: prompt,...,completion.")] = None,
     by: Annotated[Literal["harm", "cosine"], typer.Option(help="The score that ranks.")] = "harm",
     worst: Annotated[int, typer.Option(min=0, help="Examples to show, the worst first.")] = 10,
-    reduction: Annotated[Literal["sum", "mean"], typer.Option(help="Over the tokens of a completion.")] = "sum",
-    dtype: Annotated[Literal["float32", "float64", "bfloat16"], typer.Option(help="Of weights in memory.")] = "float32",
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")] = "cpu",
-    max_length: Annotated[int | None, typer.Option(min=2, help="Tokens kept of each example.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 8,
+    reduction: Reduction = "sum",
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    max_length: MaxLength = None,
+    batch_size: BatchSize = 8,
     seed: Annotated[int, typer.Option(help="Of intervals.")] = 0,
 ) -> None:
     """Rank fine-tuning examples, before training, by what a step on each does to a skill."""

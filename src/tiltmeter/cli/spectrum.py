@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tiltmeter.cli.options import Out, named_columns
+from tiltmeter.cli.options import BatchSize, Device, Dtype, MaxLength, Memory, Out, Reduction, named_columns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,12 +26,12 @@ def spectrum(
     dims: Annotated[int, typer.Option(min=1, help="d, the number of leading directions.")] = 8,
     draws: Annotated[int, typer.Option(min=1, help="Random texts of each kind to measure.")] = 3,
     columns: Annotated[str | None, typer.Option(help="Columns of the skills: prompt,...,completion.")] = None,
-    reduction: Annotated[Literal["sum", "mean"], typer.Option(help="Over the tokens of a completion.")] = "sum",
-    dtype: Annotated[Literal["float32", "float64", "bfloat16"], typer.Option(help="Of weights in memory.")] = "float32",
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")] = "cpu",
-    max_length: Annotated[int | None, typer.Option(min=2, help="Tokens kept of each example.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 8,
-    memory: Annotated[float, typer.Option(min=0, help="GiB for kept gradients; more passes if they do not fit.")] = 4.0,
+    reduction: Reduction = "sum",
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    max_length: MaxLength = None,
+    batch_size: BatchSize = 8,
+    memory: Memory = 4.0,
     seed: Annotated[int, typer.Option(help="Of random texts, sampled completions and sub-samples.")] = 0,
 ) -> None:
     """Measure how concentrated a skill's curvature is, and how it turns along fine-tuning."""
