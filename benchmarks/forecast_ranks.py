@@ -6,6 +6,8 @@ Seven sets, three seeds, LoRA and full fine-tuning of the organism by the demo's
 correlation with the utility loss that followed, per skill, with a bootstrap interval over runs:
 
 - forecast: evaluated utility loss of the Krylov forecast (4 products) at the planned end;
+- forecast overlap (at its held point): `mean_n c_n^2` of the forecast displacement at the planned end, and at
+  the last point before the forecast stands still;
 - first order: rate `mean_n c_n(p)` times the planned time;
 - epsilon, gamma: of the instability condition at d = 8;
 - overlap, projected overlap (k = 1024) of the update after 5 steps;
@@ -33,7 +35,7 @@ from tqdm import tqdm
 
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.curvature.flow import krylov
-from tiltmeter.curvature.forecast import krylov_course
+from tiltmeter.curvature.forecast import drift, krylov_course
 from tiltmeter.curvature.instability import Instability, Subspace
 from tiltmeter.curvature.planned import Plan, planned_flow, roll_out
 from tiltmeter.curvature.projection import projected_scores
@@ -113,16 +115,20 @@ def forecast(run: Trained, organism: Path, base: Model, fishers: dict[str, Fishe
         start = space.join(space.parameters)
         (early,) = roll_out(loss, plan, [EARLY], lambda: space.join(space.parameters))
         displaced = space.displacement(early - start)
-        updates = [*(space.tangent(row) for row in model.rows()[:2]), displaced]
+        updates = [*(space.tangent(row) for row in model.rows()), displaced]
     common = {"gradient norm": float(model.flow.gradient.norm()), "data loss": course.start}
     trusted = course.trusted_until / plan.learning_rate
     rows = []
     for name, fisher in fishers.items():
         c = fisher.coordinates(updates).sum(1)
-        acceleration = torch.tensor(model.acceleration[:2]) @ c[:2]
+        acceleration = torch.tensor(model.acceleration) @ c[:-1]
+        reached = [time for time in times if course.held_from is None or time < course.held_from]
+        along = drift(model, c[:-1], [times[-1], (reached or times[:1])[-1]], Subspace(fisher.gram().sum(0), DIMS))
         condition = Instability(Subspace(fisher.gram().sum(0), DIMS), model.size * c[0], acceleration, 1.0, 1)
         predictors = common | {
             "forecast": course.utility_loss(name)[-1],
+            "forecast overlap": along.overlap[0],
+            "forecast overlap at its held point": along.overlap[1],
             "first order": condition.first_order * plan.time,
             "epsilon": condition.epsilon,
             "gamma": condition.gamma,

@@ -139,7 +139,7 @@ def test_a_forecast_without_extras_is_reported(tmp_path: Path) -> None:
     )
     text = words(render([write_forecast(tmp_path / "run", result=result)]))
     assert "run before 1 planned fine-tune " in text
-    assert "Nothing: every weight that the plan trains" in text
+    assert "Every linear module inside the blocks is measured" in text
     for absent in ("Conflicts between skills", "Rolled out", "Diamonds", "Dashed line: the limit"):
         assert absent not in text
 
