@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 import tiny
 from tiltmeter.errors import InputError
 from tiltmeter.skills import Example, Skill
-from tiltmeter.tokens import Encoded, batches, encode, encode_prompt
+from tiltmeter.tokens import Encoded, batches, encode, encode_prompt, encode_within
 
 CHATML = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
@@ -174,3 +174,11 @@ def test_batches_hold_each_row_once_in_batch_order(size: int) -> None:
         assert len(batch.rows) == len(batch.ids) <= size
         assert order[batch.place].tolist() == list(range(batch.place.start, batch.place.start + len(batch.rows)))
     assert [batch.place.start for batch in made] == list(range(0, 5, size))
+
+
+def test_an_example_longer_than_the_models_positions_is_named() -> None:
+    model = tiny.model("llama")
+    row = Example(({"role": "user", "content": "tea " * 70},), "soup", "file, row 7")
+    with pytest.raises(InputError, match=r"file, row 7: .* tokens, the model takes 64"):
+        encode_within(model, Skill("long", (row,)))
+    assert len(encode_within(model, tiny.skill())) == 5

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tiltmeter.errors import InputError
+from tiltmeter.models import Model, context_length
 from tiltmeter.skills import Example, Message, Skill
 
 
@@ -49,6 +50,21 @@ def encode(skill: Skill, tokenizer: PreTrainedTokenizerBase, max_length: int | N
         InputError: a completion that is empty after the cut, a template that rewrites the prompt; it names the row.
     """
     return [_encode(example, tokenizer, max_length) for example in skill.examples]
+
+
+def encode_within(model: Model, skill: Skill, max_length: int | None = None) -> list[Encoded]:
+    """`encode` by a model's tokenizer, for passes through that model.
+
+    Raises:
+        InputError: as `encode`; an example longer than the model's positions; it names the row.
+    """
+    encoded = encode(skill, model.tokenizer, max_length)
+    for example, ids in zip(skill.examples, encoded, strict=True):
+        if len(ids.ids) > context_length(model):
+            raise InputError(
+                f"{example.where}: {len(ids.ids)} tokens, the model takes {context_length(model)}: give max_length"
+            )
+    return encoded
 
 
 def encode_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, where: str = "prompt") -> list[int]:

@@ -83,3 +83,13 @@ def test_a_flow_that_stands_still_measures_nothing() -> None:
         krylov(Flow(torch.zeros(3), lambda v: v))
     with pytest.raises(InputError, match="at least one"):
         krylov(Flow(torch.ones(3), lambda v: v), 0)
+
+
+def test_without_vectors_everything_but_changes_remains() -> None:
+    flow, _ = quadratic(scale=torch.linspace(0.3, 2, 8, dtype=torch.float64))
+    model = krylov(flow, 3)
+    small = model.without_vectors()
+    assert small.basis.numel() == 0
+    assert np.array_equal(small.coefficients(0.7), model.coefficients(0.7))
+    assert np.array_equal(small.acceleration, model.acceleration)
+    assert disagreement(small, 0.7) == disagreement(model, 0.7)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tiltmeter.before import forecast_record as record
-from tiltmeter.before.outlook import ForecastRequest, Outlook, coordinates, outlook, read_adapter_config, training_space
+from tiltmeter.before.outlook import ForecastRequest, Outlook, outlook, read_adapter_config, training_space
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.curvature.mean_gradient import mean_gradient
 from tiltmeter.intervals import spearman_interval
@@ -57,15 +57,12 @@ def _write(
     rows: list[dict[str, Any]] = []
     arrays: dict[str, Any] = {}
     for name, fisher in fishers.items():
-        seen = dict(coordinates(fisher, outlooks))
-        data = {
-            other: record.data_forecast(request, name, fisher, outlooks[other], each) for other, each in seen.items()
-        }
+        data = {other: record.data_forecast(request, name, fisher, each) for other, each in outlooks.items()}
         ranking = sorted(data, key=lambda other: data[other].forecast.utility_loss[-1], reverse=True)
         found[name] = SkillForecast(examples=len(fisher), data=data, ranking=ranking)
-        for other, each in seen.items():
-            rows += record.module_rows(request, name, other, fisher, outlooks[other], each)
-            arrays[f"{name}.{other}.coordinates"] = each.rows.numpy()
+        for other, each in outlooks.items():
+            rows += record.module_rows(request, name, other, fisher, each)
+            arrays[f"{name}.{other}.coordinates"] = each.seen[name].rows.numpy()
         arrays[f"{name}.gram"] = fisher.gram().numpy()
     result = ForecastResult(
         inputs=inputs,

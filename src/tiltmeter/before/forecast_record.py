@@ -36,7 +36,7 @@ def data_curve(outlook: Outlook) -> DataCurve:
     course = outlook.course
     return DataCurve(
         examples=outlook.examples,
-        gradient_norm=float(outlook.model.flow.gradient.norm()),
+        gradient_norm=outlook.gradient_norm,
         curvatures=outlook.model.eigenvalues.tolist(),
         start=course.start,
         evaluated=list(course.data_losses),
@@ -45,14 +45,13 @@ def data_curve(outlook: Outlook) -> DataCurve:
     )
 
 
-def data_forecast(
-    request: ForecastRequest, skill: str, fisher: Fisher, outlook: Outlook, seen: Coordinates
-) -> DataForecast:
+def data_forecast(request: ForecastRequest, skill: str, fisher: Fisher, outlook: Outlook) -> DataForecast:
     """One data set's entry under one skill."""
+    seen = outlook.seen[skill]
     conditions = _conditions(request, fisher, outlook, seen)
     first = conditions[request.settings.dims[0]]
-    shares = torch.tensor([share for share, _ in outlook.groups], dtype=torch.float64)
-    groups = seen.groups.sum(1) if outlook.groups else None
+    shares = torch.tensor(outlook.shares, dtype=torch.float64)
+    groups = seen.groups.sum(1) if outlook.shares else None
     intervals = {d: resampled(each, groups, shares, request.settings.seed) for d, each in conditions.items()}
     records = {d: condition(request, each, intervals[d]) for d, each in conditions.items()}
     along = drift(outlook.model, seen.rows.sum(1), outlook.course.times, first.subspace)
@@ -60,7 +59,7 @@ def data_forecast(
         **records[request.settings.dims[0]].model_dump(),
         first_order=first.first_order,
         first_order_interval=interval_record(intervals[request.settings.dims[0]].first_order),
-        quartic_constant=first.quartic_constant(seen.second),
+        quartic_constant=first.quartic_constant(outlook.model.size**2 * seen.second),
         velocity_overlap=float(first.velocity.square().mean()),
         overlap_null=_flat_overlap(fisher, outlook),
         by_dims=list(records.values()),
@@ -131,15 +130,15 @@ def alarm(request: ForecastRequest, course: Course, skill: str, fisher: Fisher) 
 
 
 def module_rows(
-    request: ForecastRequest, skill: str, data: str, fisher: Fisher, outlook: Outlook, seen: Coordinates
+    request: ForecastRequest, skill: str, data: str, fisher: Fisher, outlook: Outlook
 ) -> Iterator[dict[str, Any]]:
     """One row per module: the condition in the module's own subspace."""
-    dims, model = request.settings.dims[0], outlook.model
+    dims, model, seen = request.settings.dims[0], outlook.model, outlook.seen[skill]
     acceleration = torch.einsum("j,jmn->mn", torch.tensor(model.acceleration), seen.rows)
     for m, name in enumerate(fisher.modules):
         o, i = widths(fisher.layers[name][0])
         gram = fisher.gram()[m]
-        speed = outlook.velocity[name].norm() if name in outlook.velocity else 0.0
+        speed = outlook.speeds.get(name, 0.0)
         found = Instability(Subspace(gram, dims), model.size * seen.rows[0, m], acceleration[m], speed, o * i)
         yield {
             "skill": skill,
@@ -164,7 +163,7 @@ def _conditions(
     model, rows = outlook.model, seen.rows.sum(1)
     acceleration = torch.tensor(model.acceleration) @ rows
     size = sum(o * i for o, i in (widths(layers[0]) for layers in fisher.layers.values()))
-    speed = outlook.velocity.norm()
+    speed = math.hypot(*outlook.speeds.values())
     return instabilities(fisher.gram().sum(0), model.size * rows[0], acceleration, speed, size, request.settings.dims)
 
 
@@ -179,9 +178,8 @@ def _flat_overlap(fisher: Fisher, outlook: Outlook) -> float:
     traces = fisher.gram().diagonal(dim1=1, dim2=2).sum(1)
     total = 0.0
     for name, trace in zip(fisher.modules, traces.tolist(), strict=True):
-        if name in outlook.velocity:
-            o, i = widths(fisher.layers[name][0])
-            total += outlook.velocity[name].norm() ** 2 * trace / (o * i)
+        o, i = widths(fisher.layers[name][0])
+        total += outlook.speeds.get(name, 0.0) ** 2 * trace / (o * i)
     return total
 
 

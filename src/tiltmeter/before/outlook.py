@@ -1,6 +1,6 @@
 """One forecast as it was asked for, and what is measured for it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from tiltmeter.requests import Dtype, Passes, run_record
 from tiltmeter.runs.record import RunRecord
 from tiltmeter.runs.results import Input
 from tiltmeter.skills import Skill
-from tiltmeter.tokens import encode
+from tiltmeter.tokens import encode_within
 from tiltmeter.updates.update import Update
 
 
@@ -94,25 +94,38 @@ class ForecastRequest:
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """One data set: the quadratic model of training on it, its course, and its velocity by groups of examples.
+class Coordinates:
+    """One data set in the eyes of one skill: coordinates per module of the basis rows and of the groups' velocities.
 
     Attributes:
-        rows: each row of the model's basis as an update.
-        groups: (share, velocity of that group alone as an update).
+        second: second derivatives of each example's log-likelihood along the first row.
+    """
+
+    rows: Float[Tensor, "m1 M N"]
+    groups: Float[Tensor, "G M N"]
+    second: Float[Tensor, " N"]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """One data set: the quadratic model of training on it (without its vectors), its course, and what skills see of it.
+
+    Attributes:
+        examples: of the data set.
+        gradient_norm: `||grad l||` at the base.
+        speeds: `||p||` of each module that learns, p the flow's velocity.
+        shares: of each group of examples in the velocity.
+        seen: by skill.
     """
 
     examples: int
+    gradient_norm: float
     model: Krylov
     course: Course
     rolled: Course | None
-    rows: list[Update]
-    groups: list[tuple[float, Update]]
-
-    @property
-    def velocity(self) -> Update:
-        """`p = P grad l`."""
-        return self.model.size * self.rows[0]
+    speeds: Mapping[str, float]
+    shares: Sequence[float]
+    seen: Mapping[str, Coordinates]
 
 
 def outlook(
@@ -124,18 +137,32 @@ def outlook(
     """The quadratic model of training on one data set, and its course, evaluated on every skill."""
     plan, settings = request.plan, request.settings
     with make_space() as space:
-        encoded = encode(data, space.model.tokenizer, request.passes.max_length)
+        encoded = encode_within(space.model, data, request.passes.max_length)
         loss = TrainingLoss(space, encoded, request.passes.batch_size, settings.hessian)
         model = krylov(planned_flow(loss, plan), settings.products)
         named = {name: fisher.encoded for name, fisher in fishers.items()}
         course = krylov_course(model, loss, [plan.learning_rate * step for step in request.steps], named)
-        rolled = None
-        if settings.roll_out:
-            rolled = rolled_course(loss, plan, _observed(settings.roll_out), named)
+        rolled = rolled_course(loss, plan, _observed(settings.roll_out), named) if settings.roll_out else None
         parts = group_gradients(loss, settings.groups, settings.seed) if settings.groups else []
-        flow = model.flow
-        groups = [(share, space.tangent(flow.scaled(flow.scaled(part)))) for share, part in parts]
-        return Outlook(len(encoded), model, course, rolled, [space.tangent(row) for row in model.rows()], groups)
+        groups = [space.tangent(model.flow.scaled(model.flow.scaled(part))) for _, part in parts]
+        rows = [space.tangent(row) for row in model.rows()]
+    velocity = model.size * rows[0]
+    return Outlook(
+        examples=len(encoded),
+        gradient_norm=float(model.flow.gradient.norm()),
+        model=model.without_vectors(),
+        course=course,
+        rolled=rolled,
+        speeds={name: delta.norm() for name, delta in velocity.items()},
+        shares=[share for share, _ in parts],
+        seen={name: _coordinates(fisher, rows, groups) for name, fisher in fishers.items()},
+    )
+
+
+def _coordinates(fisher: Fisher, rows: list[Update], groups: list[Update]) -> Coordinates:
+    """One pass over the skill, and one for the second derivatives along the velocity."""
+    found = fisher.coordinates([*rows, *groups])
+    return Coordinates(found[: len(rows)], found[len(rows) :], second_derivatives(fisher, rows[0]))
 
 
 def _observed(steps: int, times: int = 6) -> list[int]:
@@ -166,24 +193,3 @@ def training_space(
     if config is None:
         return lambda: weight_space(base)
     return lambda: adapter_space(base, config, seed)
-
-
-@dataclass(frozen=True)
-class Coordinates:
-    """One data set in the eyes of one skill: coordinates per module of the basis rows and of the groups' velocities.
-
-    Attributes:
-        second: second derivatives of each example's log-likelihood along the velocity.
-    """
-
-    rows: Float[Tensor, "m1 M N"]
-    groups: Float[Tensor, "G M N"]
-    second: Float[Tensor, " N"]
-
-
-def coordinates(fisher: Fisher, outlooks: Mapping[str, Outlook]) -> Iterator[tuple[str, Coordinates]]:
-    """The coordinates of each data set's updates, one pass over the skill and one for the second derivatives each."""
-    for name, each in outlooks.items():
-        found = fisher.coordinates([*each.rows, *(update for _, update in each.groups)])
-        count = len(each.rows)
-        yield name, Coordinates(found[:count], found[count:], second_derivatives(fisher, each.velocity))

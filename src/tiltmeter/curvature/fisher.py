@@ -14,9 +14,9 @@ from tiltmeter.curvature.gradients import SCRATCH, ExampleGradients, Seen, Unit,
 from tiltmeter.curvature.sweep import Observer, coverage, sweep
 from tiltmeter.errors import InputError, NothingMeasuredError
 from tiltmeter.layers import block_index, weight_of, widths
-from tiltmeter.models import Model, context_length
+from tiltmeter.models import Model
 from tiltmeter.skills import Skill
-from tiltmeter.tokens import Batch, Encoded, batches, encode
+from tiltmeter.tokens import Batch, Encoded, batches, encode_within
 from tiltmeter.updates.update import Update
 
 Labels = Literal["data", "sampled"]
@@ -254,12 +254,7 @@ def _collect(
 
 
 def _labelled(model: Model, skill: Skill, labels: Labels, max_length: int | None) -> list[Encoded]:
-    encoded = encode(skill, model.tokenizer, max_length)
-    for example, ids in zip(skill.examples, encoded, strict=True):
-        if len(ids.ids) > context_length(model):
-            raise InputError(
-                f"{example.where}: {len(ids.ids)} tokens, the model takes {context_length(model)}: give max_length"
-            )
+    encoded = encode_within(model, skill, max_length)
     if not encoded:
         raise NothingMeasuredError(f"skill {skill.name}: no examples")
     if labels == "sampled":

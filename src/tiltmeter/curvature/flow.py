@@ -1,7 +1,7 @@
 """Training as a flow `d theta / d tau = -P grad l`, and its quadratic model for all times by Krylov propagation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -94,6 +94,12 @@ class Krylov:
         """The change of the parameters `sqrt(P) Q c`."""
         weights = torch.tensor(coefficients, dtype=self.basis.dtype, device=self.basis.device)
         return self.flow.scaled(weights @ self.basis[: len(weights)])
+
+    def without_vectors(self) -> "Krylov":
+        """The same with vectors of length 0: coefficients, eigenvalues and acceleration remain, memory does not."""
+        scale = None if self.flow.scale is None else self.flow.scale[:0]
+        flow = replace(self.flow, gradient=self.flow.gradient[:0], scale=scale)
+        return replace(self, flow=flow, basis=self.basis[:, :0].clone())
 
     def rows(self) -> Sequence[Float[Tensor, " P"]]:
         """Each row of the basis as a change of the parameters, `sqrt(P) q_j`."""

@@ -15,7 +15,7 @@ from tiltmeter.curvature.training_space import TrainingSpace, weight_space
 from tiltmeter.layers import widths
 from tiltmeter.models import Model
 from tiltmeter.skills import Skill
-from tiltmeter.tokens import encode
+from tiltmeter.tokens import encode_within
 from tiltmeter.updates.update import Update
 
 GRADIENT_FLOW = Plan("sgd")
@@ -24,7 +24,7 @@ GRADIENT_FLOW = Plan("sgd")
 def gradient(model: Model, data: Skill, batch_size: int = 8) -> Update:
     """`grad l` of the fine-tuning loss (mean over completion tokens) in the weights of the linear modules, [o, i]."""
     with weight_space(model) as space:
-        return space.tangent(TrainingLoss(space, encode(data, model.tokenizer), batch_size).gradient())
+        return space.tangent(TrainingLoss(space, encode_within(model, data), batch_size).gradient())
 
 
 def hessian_vector_product(model: Model, data: Skill, update: Update, batch_size: int = 8) -> Update:
@@ -34,7 +34,7 @@ def hessian_vector_product(model: Model, data: Skill, update: Update, batch_size
         InputError: an update of modules that the model does not have in its blocks.
     """
     with weight_space(model) as space:
-        loss = TrainingLoss(space, encode(data, model.tokenizer), batch_size)
+        loss = TrainingLoss(space, encode_within(model, data), batch_size)
         return space.tangent(loss.product(space.vector(update)))
 
 
@@ -88,4 +88,4 @@ def condition(fisher: Fisher, model: Krylov, rows: Sequence[Update], dims: int) 
 
 
 def _loss(space: TrainingSpace, data: Skill) -> TrainingLoss:
-    return TrainingLoss(space, encode(data, space.model.tokenizer))
+    return TrainingLoss(space, encode_within(space.model, data))
