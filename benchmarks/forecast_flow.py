@@ -39,7 +39,7 @@ from tiltmeter.tokens import encode
 
 SETS = ("summary", "instructions", "arithmetic", "bad_medical", "harmful")
 PRODUCTS = (2, 4, 8, 16)
-TIMES = (0.01, 0.03, 0.1, 0.3, 1.0)
+TIMES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 SHORT = (0.0005, 0.001, 0.002, 0.005, 0.02, 0.1)
 EXAMPLES = 64
 
