@@ -1,6 +1,8 @@
 """Gradient and Hessian-vector products against a dense Hessian by autograd."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -151,3 +153,33 @@ def test_other_adapters_are_refused_by_name(kind: dict[str, object]) -> None:
 def test_a_loss_without_examples_is_refused() -> None:
     with weight_space(tiny.model("llama")) as space, pytest.raises(InputError, match="at least one example"):
         TrainingLoss(space, [])
+
+
+class _OnceOnly(torch.autograd.Function):
+    """The identity, with a first derivative and no second one, as fused kernels are."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, *grads: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            raise RuntimeError("derivative for aten::fused_backward is not implemented")
+        return grads[0]
+
+
+def test_where_nothing_can_be_differentiated_twice_the_way_out_is_named() -> None:
+    model = tiny.model("llama", torch.float64)
+    once_only: Any = _OnceOnly.apply
+    handle = model.linears["model.layers.0.mlp.up_proj"].register_forward_hook(lambda m, i, o: once_only(o))
+    with weight_space(model) as space:
+        loss = TrainingLoss(space, encode(tiny.skill(), model.tokenizer))
+        vector = loss.gradient()
+        with pytest.raises(InputError, match=r"fused_backward.*--hessian"):
+            loss.product(vector)
+        found = replace(loss, method="central-difference").product(vector)
+    handle.remove()
+    with weight_space(model) as space:
+        expected = TrainingLoss(space, encode(tiny.skill(), model.tokenizer)).product(vector)
+    assert (found - expected).norm() < 1e-8 * expected.norm()

@@ -75,6 +75,11 @@ def _write(
         skills=found,
         data={name: record.data_curve(each) for name, each in outlooks.items()},
         conflicts=_conflicts(fishers, found),
+        warnings=[
+            f"{name}: central differences along the gradient have a relative error of {each.difference_error:.1g}"
+            for name, each in outlooks.items()
+            if each.difference_error is not None
+        ],
         not_covered=dict(next(iter(fishers.values())).not_covered),
     )
     run.write_result(result)

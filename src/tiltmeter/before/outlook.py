@@ -16,7 +16,7 @@ from tiltmeter.curvature.flow import Krylov, krylov
 from tiltmeter.curvature.forecast import Course, krylov_course, rolled_course
 from tiltmeter.curvature.planned import Plan, group_gradients, planned_flow
 from tiltmeter.curvature.second_derivative import second_derivatives
-from tiltmeter.curvature.training_loss import Method, TrainingLoss
+from tiltmeter.curvature.training_loss import Method, TrainingLoss, central_difference
 from tiltmeter.curvature.training_space import TrainingSpace, adapter_space, weight_space
 from tiltmeter.errors import InputError
 from tiltmeter.models import Model
@@ -115,6 +115,7 @@ class Outlook:
         gradient_norm: `||grad l||` at the base.
         speeds: `||p||` of each module that learns, p the flow's velocity.
         shares: of each group of examples in the velocity.
+        difference_error: relative error of a central difference along the gradient; None with exact products.
         seen: by skill.
     """
 
@@ -125,6 +126,7 @@ class Outlook:
     rolled: Course | None
     speeds: Mapping[str, float]
     shares: Sequence[float]
+    difference_error: float | None
     seen: Mapping[str, Coordinates]
 
 
@@ -146,6 +148,8 @@ def outlook(
         parts = group_gradients(loss, settings.groups, settings.seed) if settings.groups else []
         groups = [space.tangent(model.flow.scaled(model.flow.scaled(part))) for _, part in parts]
         rows = [space.tangent(row) for row in model.rows()]
+        is_exact = settings.hessian == "double-backward"
+        error = None if is_exact else central_difference(loss, model.flow.gradient).error
     velocity = model.size * rows[0]
     return Outlook(
         examples=len(encoded),
@@ -155,6 +159,7 @@ def outlook(
         rolled=rolled,
         speeds={name: delta.norm() for name, delta in velocity.items()},
         shares=[share for share, _ in parts],
+        difference_error=error,
         seen={name: _coordinates(fisher, rows, groups) for name, fisher in fishers.items()},
     )
 

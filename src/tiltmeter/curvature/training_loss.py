@@ -62,20 +62,34 @@ class TrainingLoss:
         return self.space.join(total)
 
     def product(self, vector: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-        """`H v`, with H the Hessian of the loss, where the parameters stand."""
+        """`H v`, with H the Hessian of the loss, where the parameters stand.
+
+        Raises:
+            InputError: an operation of the model has no second derivative.
+        """
         if self.method == "central-difference":
             return central_difference(self, vector).product
         total = torch.zeros_like(vector)
-        parts = self.space.split(vector).values()
         for batch in self._batches("Hessian-vector product"):
-            with sdpa_kernel(SDPBackend.MATH):
-                first = self._gradient(batch, create_graph=True)
-                pairs = [(g, v.to(g)) for g, v in zip(first, parts, strict=True) if g is not None and g.requires_grad]
-                second = torch.autograd.grad(
-                    [g for g, _ in pairs], self._learning, [v for _, v in pairs], materialize_grads=True
-                )
-            total += self.space.join(dict(zip(self.space.parameters, second, strict=True)))
+            try:
+                total += self.space.join(self._second(batch, vector))
+            except (RuntimeError, NotImplementedError) as error:
+                if "not implemented" not in str(error):
+                    raise
+                cause = str(error).splitlines()[0]
+                raise InputError(f"no double backward ({cause}): take central differences (--hessian)") from error
         return total
+
+    def _second(self, batch: Batch, vector: Float[Tensor, " P"]) -> dict[str, Tensor]:
+        """The batch's part of `H v`, by parameter."""
+        with sdpa_kernel(SDPBackend.MATH):
+            first = self._gradient(batch, create_graph=True)
+            parts = self.space.split(vector).values()
+            pairs = [(g, v.to(g)) for g, v in zip(first, parts, strict=True) if g is not None and g.requires_grad]
+            second = torch.autograd.grad(
+                [g for g, _ in pairs], self._learning, [v for _, v in pairs], materialize_grads=True
+            )
+        return dict(zip(self.space.parameters, second, strict=True))
 
     @property
     def _learning(self) -> list[Tensor]:
