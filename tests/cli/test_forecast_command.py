@@ -17,6 +17,7 @@ from tiltmeter.cli.forecast_table import print_forecast
 from tiltmeter.cli.limits import FORECAST, exceeded, parse_limits
 from tiltmeter.errors import InputError
 from tiltmeter.runs.forecast_result import ForecastResult, SkillForecast
+from tiltmeter.updates import matching
 
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
 NAME = "=cmd()<img src=x onerror=alert(3)>\x1b[31m[red]\x07"
@@ -230,3 +231,23 @@ def test_help_answers_without_torch() -> None:
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "--roll-out" in ended.stdout
+
+
+def test_an_adapter_whose_pattern_never_finishes_ends_in_one_line(
+    folder: Path, forecast: Forecast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "SECONDS", 0.5)
+    (folder / "lora" / "adapter_config.json").write_text(json.dumps(LORA | {"target_modules": "(.*.)*x"}))
+    ended = forecast(adapter=folder / "lora")
+    assert ended.code == 2
+    assert "target_modules" in ended.err
+    assert "did not finish" in ended.err
+    assert not (folder / "out").exists()
+
+
+def test_an_adapter_that_fits_no_module_ends_in_one_line(folder: Path, forecast: Forecast) -> None:
+    (folder / "lora" / "adapter_config.json").write_text(json.dumps(LORA | {"target_modules": ["nowhere"]}))
+    ended = forecast(adapter=folder / "lora")
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert "nowhere" in ended.err

@@ -13,6 +13,7 @@ from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.curvature.mean_gradient import mean_gradient
 from tiltmeter.intervals import spearman_interval
 from tiltmeter.models import load_model, local_folder
+from tiltmeter.progress import track
 from tiltmeter.requests import DTYPES, hash_files, load_named
 from tiltmeter.runs.folder import RunFolder
 from tiltmeter.runs.forecast_result import Conflict, ForecastResult, SkillForecast
@@ -31,7 +32,9 @@ def run_forecast(request: ForecastRequest, out: Path) -> ForecastResult:
     sources = request.sources
     skills = load_named(sources.skills, sources.columns, "--skill")
     data = load_named(sources.data, sources.columns, "--data")
-    config = None if sources.adapter is None else read_adapter_config(Path(sources.adapter))
+    adapter = None if sources.adapter is None else Path(sources.adapter)
+    if adapter is not None:
+        read_adapter_config(adapter)  # a bad one ends the run before the model is read
     folder = local_folder(sources.base)
     with RunFolder(out) as run:
         inputs = [hash_input(sources.base, "base", folder)]
@@ -40,8 +43,9 @@ def run_forecast(request: ForecastRequest, out: Path) -> ForecastResult:
             inputs.append(hash_input(sources.adapter, "adapter"))
         base = load_model(folder, DTYPES[request.dtype], request.device)
         fishers = {name: request.passes.fisher(base, skill) for name, skill in skills.items()}
-        space = training_space(base, config, request.settings.seed)
-        outlooks = {name: outlook(request, space, each, fishers) for name, each in data.items()}
+        space = training_space(base, adapter, request.settings.seed)
+        sets = track(data.items(), "forecasting data sets", len(data))
+        outlooks = {name: outlook(request, space, each, fishers) for name, each in sets}
         run.write_record(request.record(inputs))
         return _write(run, request, inputs, fishers, outlooks)
 

@@ -25,6 +25,7 @@ from tiltmeter.runs.record import RunRecord
 from tiltmeter.runs.results import Input
 from tiltmeter.skills import Skill
 from tiltmeter.tokens import encode_within
+from tiltmeter.updates.adapter_config import FILE, check_patterns, read_config
 from tiltmeter.updates.update import Update
 
 
@@ -181,20 +182,27 @@ def read_adapter_config(path: Path) -> LoraConfig:
     Raises:
         InputError: no such file, broken JSON, or another kind of adapter.
     """
-    from tiltmeter.updates.adapter_config import FILE, read_config
-
-    folder = path if path.is_dir() else path.parent
-    if not path.is_dir() and path.name != FILE:
-        raise InputError(f"{path}: expected a file named {FILE}, or a folder with one")
+    folder = _adapter_folder(path)
     read_config(folder)
     config = LoraConfig.from_pretrained(str(folder))
     config.inference_mode = False
     return config
 
 
-def training_space(
-    base: Model, config: LoraConfig | None, seed: int
-) -> Callable[[], AbstractContextManager[TrainingSpace]]:
-    if config is None:
+def _adapter_folder(path: Path) -> Path:
+    if not path.is_dir() and path.name != FILE:
+        raise InputError(f"{path}: expected a file named {FILE}, or a folder with one")
+    return path if path.is_dir() else path.parent
+
+
+def training_space(base: Model, adapter: Path | None, seed: int) -> Callable[[], AbstractContextManager[TrainingSpace]]:
+    """What makes the space that the planned run trains in: an adapter's, or the weights' own.
+
+    Raises:
+        InputError: as `read_adapter_config`; a pattern that is invalid or does not finish on the base's modules.
+    """
+    if adapter is None:
         return lambda: weight_space(base)
+    config = read_adapter_config(adapter)
+    check_patterns(_adapter_folder(adapter), [name for name, _ in base.module.named_modules()])
     return lambda: adapter_space(base, config, seed)
