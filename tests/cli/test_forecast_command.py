@@ -125,7 +125,10 @@ def test_hostile_names_and_texts_stay_inert(folder: Path, forecast: Forecast, ti
 
 
 WRONG: dict[str, tuple[dict[str, object], str]] = {
-    "unknown figure": ({"fail_on": "overlap=1"}, "--fail-on overlap: expected one of utility_loss, alarm_step, eps"),
+    "unknown figure": (
+        {"fail_on": "overlap=1"},
+        "--fail-on overlap: expected one of utility_loss, alarm_step, tr",
+    ),
     "no number": ({"fail_on": "utility_loss=much"}, "--fail-on utility_loss=much: expected NAME=LIMIT"),
     "alarm without a limit": ({"fail_on": "alarm_step=5"}, "--fail-on alarm_step: no alarm can sound; give --limit"),
     "no rate": ({"learning_rate": 0.0}, "--learning-rate: expected a number above 0, got 0"),
@@ -196,6 +199,18 @@ def test_limits_take_the_worst_of_forecast_and_roll_out() -> None:
     assert FORECAST["alarm_step"].of(_result(a=data_forecast(0.1))) == float("inf")
     assert FORECAST["alarm_step"].of(_result(a=data_forecast(6.0, None))) == float("inf")
     assert FORECAST["alarm_step"].of(_result(a=data_forecast(6.0, roll_out=None))) == pytest.approx(22, abs=0.5)
+
+
+def test_trust_is_the_least_of_the_data_sets_and_the_longer_of_forecast_and_roll_out() -> None:
+    rate = _result(a=data_forecast(0.1)).plan.learning_rate
+    short, long = (curve(0.5).model_copy(update={"trusted_until": steps * rate}) for steps in (7, 30))
+    one = data_forecast(0.1, forecast=short, roll_out=None)
+    assert FORECAST["trusted_steps"].of(_result(a=one)) == pytest.approx(7)
+    run = data_forecast(0.1, forecast=short, roll_out=rolled(60.0).model_copy(update={"trusted_until": 20 * rate}))
+    other = data_forecast(0.1, forecast=long, roll_out=None)
+    assert FORECAST["trusted_steps"].of(_result(a=run, b=other)) == pytest.approx(20)
+    assert exceeded(_result(a=run, b=other), FORECAST, {"trusted_steps": 60.0}) == 1
+    assert exceeded(_result(a=run, b=other), FORECAST, {"trusted_steps": 20.0 - 1e-9}) == 0
 
 
 def test_an_alarm_fails_below_its_limit_and_a_loss_above(capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,8 @@ def forecast(
         list[str] | None,
         limit_option(
             "Exit with 1 if a figure of any skill and data set is above a limit: utility_loss (at the end of forecast "
-            "or roll-out) or epsilon_relative; alarm_step fails below its limit: an alarm sounds before that step."
+            "or roll-out) or epsilon_relative; two fail below their limit: alarm_step (an alarm sounds before that "
+            "step) and trusted_steps (a forecast and its roll-out cannot be trusted for that many)."
         ),
     ] = None,
 ) -> None:

@@ -62,6 +62,13 @@ def _alarms(entry: DataForecast) -> Iterator[float]:
         yield from (step for step, loss in zip(rolled.steps, rolled.utility_loss, strict=True) if loss > alarm.limit)
 
 
+def _least_trusted(result: ForecastResult) -> float:
+    """The fewest steps that a data set's forecast, or its roll-out where that goes further, can be trusted for."""
+    entries = _forecasts(result)
+    curves = [[curve for curve in (entry.forecast, entry.roll_out) if curve is not None] for entry in entries]
+    return min(max(curve.trusted_until for curve in each) for each in curves) / result.plan.learning_rate
+
+
 # The worst value over the skills, and over the data sets of a forecast: any one of them can be broken.
 AUDIT: Mapping[str, Figure[AuditResult]] = {
     "utility_loss": Figure(lambda result: max(skill.utility_loss.mean for skill in result.skills.values())),
@@ -72,6 +79,7 @@ AUDIT: Mapping[str, Figure[AuditResult]] = {
 FORECAST: Mapping[str, Figure[ForecastResult]] = {
     "utility_loss": Figure(_worst_loss),
     "alarm_step": Figure(_first_alarm, "below"),
+    "trusted_steps": Figure(_least_trusted, "below"),
     "epsilon_relative": Figure(lambda result: max(entry.epsilon_relative for entry in _forecasts(result))),
 }
 
