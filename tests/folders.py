@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -64,6 +65,17 @@ def change_tensors(file: Path, change: Callable[[dict[str, Tensor]], object]) ->
     tensors = load_file(file)
     change(tensors)
     save_file(tensors, file, metadata={"format": "pt"})
+
+
+def change_argument(file: Path, path: str, value: object) -> None:
+    """Change one argument in a run.yaml, named by its path ("plan.steps")."""
+    record = yaml.safe_load(file.read_text())
+    *parents, last = path.split(".")
+    place = record["arguments"]
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    file.write_text(yaml.safe_dump(record))
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

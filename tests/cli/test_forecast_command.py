@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import pytest
 import yaml
 
 from fake_forecast import curve, data_forecast, forecast_result, rolled
-from folders import CommandLine, Ended, snapshot, write_lines
+from folders import CommandLine, Ended, change_argument, snapshot, write_lines
 from tiltmeter.cli.forecast_table import print_forecast
 from tiltmeter.cli.limits import FORECAST, exceeded, parse_limits
 from tiltmeter.errors import InputError
@@ -167,13 +165,7 @@ def test_a_run_yaml_that_asks_for_the_impossible(
 ) -> None:
     assert forecast("soup.csv").code == 0
     file = folder / "out" / "run.yaml"
-    record = yaml.safe_load(file.read_text())
-    *parents, last = path.split(".")
-    place = record["arguments"]
-    for parent in parents:
-        place = place[parent]
-    place[last] = value
-    file.write_text(yaml.safe_dump(record))
+    change_argument(file, path, value)
     ended = tiltmeter("run", file, "--out", folder / "again")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert path in ended.err
@@ -234,18 +226,6 @@ def test_no_cell_of_the_table_is_cut(capsys: pytest.CaptureFixture[str]) -> None
     assert "…" not in printed
     for row in ("harmful ", "instructions_top", "0.750 [0.598, 0.940]", "22 [20, 24]", "2nd, from 5.7", "30 (50 %)"):
         assert row in printed
-
-
-def test_help_answers_without_torch() -> None:
-    program = (
-        "import sys\nfrom tiltmeter.cli import main\n"
-        "try:\n    main()\nfinally:\n    assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", program, "forecast", "--help"], capture_output=True, text=True, check=False
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert "--roll-out" in ended.stdout
 
 
 def test_an_adapter_whose_pattern_never_finishes_ends_in_one_line(

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from fake_runs import write_audit
-from folders import ADAPTER, CONFIG, CommandLine, change_tensors, nan_in, snapshot, write_lines
+from folders import ADAPTER, CONFIG, CommandLine, change_argument, change_tensors, nan_in, snapshot, write_lines
 from tiltmeter.runs import RunFolder
 
 Q_B = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
@@ -179,13 +178,7 @@ def test_a_run_yaml_that_asks_for_the_impossible(
 ) -> None:
     assert tiltmeter.audit(folder, prompts=folder / "prompts.jsonl", judge="organism", max_new_tokens=2).code == 0
     file = folder / "out" / "run.yaml"
-    record = yaml.safe_load(file.read_text())
-    *parents, last = path.split(".")
-    place = record["arguments"]
-    for parent in parents:
-        place = place[parent]
-    place[last] = value
-    file.write_text(yaml.safe_dump(record))
+    change_argument(file, path, value)
     ended = tiltmeter("run", file, "--out", folder / "again")
     assert ended.code == 2
     assert ended.err.count("\n") == 1
