@@ -11,6 +11,7 @@ midpoint rule, its step a quarter of one over the largest curvature. Two tables:
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,6 +68,7 @@ class NullRow:
 def main(
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("forecast_flow.json"),
     sets: Annotated[list[str] | None, typer.Option(help="Sets; all five if not given.")] = None,
+    times: Annotated[list[float] | None, typer.Option(help="Of the first table, ascending.")] = None,
 ) -> None:
     """Measures both tables, prints them and writes them as JSON."""
     torch.set_num_threads(1)
@@ -81,15 +83,15 @@ def main(
             with weight_space(model) as space:
                 data = encode(load_skill(organism / "finetune" / f"{name}.jsonl"), model.tokenizer)
                 loss = TrainingLoss(space, data, 50)
-                rows += compare(name, loss, skill)
+                rows += compare(name, loss, skill, times or TIMES)
                 nulls.append(removed(name, loss, skill))
-    command = f"python benchmarks/forecast_flow.py --out benchmarks/{out.name}"
+    command = " ".join(["python", *sys.argv])
     facts = {"command": command, "rows": [asdict(r) for r in rows], "first order removed": [asdict(n) for n in nulls]}
     out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     show(rows, nulls)
 
 
-def compare(name: str, loss: TrainingLoss, skill: Fisher) -> Iterator[Row]:
+def compare(name: str, loss: TrainingLoss, skill: Fisher, times: Sequence[float]) -> Iterator[Row]:
     """Every form against the flow, at every time."""
     model = krylov(Flow(loss.gradient(), loss.product), max(PRODUCTS))
     basis = coordinates(skill, loss.space, model.rows())
@@ -100,8 +102,8 @@ def compare(name: str, loss: TrainingLoss, skill: Fisher) -> Iterator[Row]:
         with loss.space.moved(change):
             return float((before - log_likelihoods(loss.space.model, skill.encoded)).mean())
 
-    points = integrate(loss.gradient, loss.space, model, TIMES)
-    for time, change in zip(TIMES, points, strict=True):
+    points = integrate(loss.gradient, loss.space, model, times)
+    for time, change in zip(times, points, strict=True):
         (actual,) = coordinates(skill, loss.space, [change])
         forms = {
             f"krylov {m}": torch.tensor(model.coefficients(time, m)) @ basis[: model.products]

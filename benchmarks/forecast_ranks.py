@@ -64,14 +64,13 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Row:
-    """One run under one skill: predictors, the utility loss that followed, and the steps trusted."""
+    """One run under one skill: predictors, and the utility loss that followed."""
 
     set: str
     method: str
     seed: int
     skill: str
     predictors: Figures
-    trusted_steps: float
     utility_loss: float
 
 
@@ -117,7 +116,6 @@ def forecast(run: Trained, organism: Path, base: Model, fishers: dict[str, Fishe
         displaced = space.displacement(early - start)
         updates = [*(space.tangent(row) for row in model.rows()), displaced]
     common = {"gradient norm": float(model.flow.gradient.norm()), "data loss": course.start}
-    trusted = course.trusted_until / plan.learning_rate
     rows = []
     for name, fisher in fishers.items():
         c = fisher.coordinates(updates).sum(1)
@@ -135,7 +133,7 @@ def forecast(run: Trained, organism: Path, base: Model, fishers: dict[str, Fishe
             f"overlap after {EARLY} steps": float(c[-1].square().mean()),
             f"projected overlap after {EARLY} steps": float(projected_scores(fisher, [displaced], K).total[0]),
         }
-        rows.append(Row(run.set, recipe.method, run.seed, name, predictors, trusted, run.utility_loss[name]))
+        rows.append(Row(run.set, recipe.method, run.seed, name, predictors, run.utility_loss[name]))
     return rows
 
 

@@ -160,6 +160,16 @@ def test_trust_ends_where_products_disagree_or_the_forecast_is_held() -> None:
     assert course(method="roll-out", expected=None, disagreement=None).trusted_until == 4
 
 
+def test_trust_in_a_skill_ends_where_its_own_quadratic_model_misses_its_loss() -> None:
+    found = course(expected=[0.9, 0.79, 0.61])
+    assert found.trusted_until == 4
+    assert found.trusted_for([0.2, 0.6, 2.5], [0.2, 0.6, 2.5]) == 4
+    assert found.trusted_for([0.2, 0.6, 2.5], [0.17, 0.45, 2.5]) == 1
+    assert found.trusted_for([0.2, 0.6, 2.5], [0.2, 0.6, float("nan")]) == 2
+    assert found.trusted_for([0.001, 0.002, -0.003], [0.0, 0.004, 0.006]) == 4  # a miss below 0.01 nats is none
+    assert course().trusted_for([0.2, 0.6, 2.5], [0.2, 0.6, 2.5]) == 2  # no further than the flow itself
+
+
 def test_an_alarm_is_where_the_mean_crosses_the_limit_with_an_interval() -> None:
     found = course().alarm("skill", 0.4)
     assert found is not None

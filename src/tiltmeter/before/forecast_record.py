@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from tiltmeter.before.outlook import Coordinates, ForecastRequest, Outlook
 from tiltmeter.curvature.fisher import Fisher
@@ -14,7 +12,6 @@ from tiltmeter.curvature.forecast import Course, Drift, drift
 from tiltmeter.curvature.instability import Instability, Resampled, Subspace, instabilities, resampled
 from tiltmeter.intervals import mean_interval
 from tiltmeter.layers import widths
-from tiltmeter.likelihood import completion_lengths
 from tiltmeter.runs.forecast_result import Alarm, Condition, Curve, DataCurve, DataForecast, PlanRecord
 from tiltmeter.runs.results import interval_record
 
@@ -100,20 +97,21 @@ def curve(
     products: int | None = None,
 ) -> Curve:
     """One skill's utility loss over times, in the Fisher's reduction."""
-    spans = [mean_interval((losses * _weights(fisher)).numpy()) for losses in course.losses[skill]]
+    spans = [mean_interval((losses * fisher.weights).numpy()) for losses in course.losses[skill]]
+    means = [span.mean for span in spans]
     return Curve(
         method=course.method,
         products=products,
         times=list(course.times),
         steps=[time / request.plan.learning_rate for time in course.times],
-        utility_loss=[span.mean for span in spans],
+        utility_loss=means,
         low=[span.low for span in spans],
         high=[span.high for span in spans],
         quadratic=None if along is None else [_finite(value) for value in along.quadratic],
         drift=None if along is None else [_finite(value) for value in along.drift],
         overlap=None if along is None else [_finite(value) for value in along.overlap],
         held_from=course.held_from,
-        trusted_until=course.trusted_until,
+        trusted_until=course.trusted_until if along is None else course.trusted_for(means, along.quadratic),
     )
 
 
@@ -122,7 +120,7 @@ def alarm(request: ForecastRequest, course: Course, skill: str, fisher: Fisher) 
     limit = request.settings.limit
     if limit is None:
         return None
-    found = course.alarm(skill, limit, _weights(fisher))
+    found = course.alarm(skill, limit, fisher.weights)
     rate = request.plan.learning_rate
     if found is None:
         return Alarm(limit=limit, step=None, low=None, high=None)
@@ -165,12 +163,6 @@ def _conditions(
     size = sum(o * i for o, i in (widths(layers[0]) for layers in fisher.layers.values()))
     speed = math.hypot(*outlook.speeds.values())
     return instabilities(fisher.gram().sum(0), model.size * rows[0], acceleration, speed, size, request.settings.dims)
-
-
-def _weights(fisher: Fisher) -> Float[Tensor, " N"]:
-    """What the losses of examples, summed over tokens, are multiplied by in the Fisher's reduction."""
-    lengths = completion_lengths(fisher.encoded)
-    return 1 / lengths if fisher.reduction == "mean" else torch.ones_like(lengths)
 
 
 def _flat_overlap(fisher: Fisher, outlook: Outlook) -> float:

@@ -14,6 +14,7 @@ from tiltmeter.curvature.gradients import SCRATCH, ExampleGradients, Seen, Unit,
 from tiltmeter.curvature.sweep import Observer, coverage, sweep
 from tiltmeter.errors import InputError, NothingMeasuredError
 from tiltmeter.layers import block_index, weight_of, widths
+from tiltmeter.likelihood import completion_lengths
 from tiltmeter.models import Model
 from tiltmeter.skills import Skill
 from tiltmeter.tokens import Batch, Encoded, batches, encode_within
@@ -145,6 +146,12 @@ class Fisher:
     def weight(self, batch: Batch) -> Float[Tensor, " B"]:
         """What each example's log-likelihood is multiplied by: 1, or one over its completion tokens."""
         lengths = batch.is_completion.sum(1).double()
+        return 1 / lengths if self.reduction == "mean" else torch.ones_like(lengths)
+
+    @property
+    def weights(self) -> Float[Tensor, " N"]:
+        """`weight` of every example, in their order."""
+        lengths = completion_lengths(self.encoded)
         return 1 / lengths if self.reduction == "mean" else torch.ones_like(lengths)
 
     def of(self, encoded: Sequence[Encoded]) -> "Fisher":

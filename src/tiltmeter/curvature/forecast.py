@@ -21,7 +21,8 @@ from tiltmeter.progress import track
 from tiltmeter.tokens import Encoded
 
 MOST_DISAGREEMENT = 0.1  # of the displacements with m and m - 1 products, relative
-MOST_MISS = 0.2  # of the fine-tuning loss: forecast against evaluated, relative to its change
+MOST_MISS = 0.2  # of a loss: quadratic model against evaluated, relative to its change
+SMALL = 0.01  # nats of utility loss: a miss below it is none
 
 Skills = Mapping[str, Sequence[Encoded]]
 Losses = Float[Tensor, "S N"]
@@ -73,6 +74,20 @@ class Course:
             if time == self.held_from or not (
                 apart <= MOST_DISAGREEMENT and abs(model - loss) <= MOST_MISS * abs(loss - self.start)
             ):
+                break
+            trusted = time
+        return trusted
+
+    def trusted_for(self, losses: Sequence[float], quadratic: Sequence[float]) -> float:
+        """`trusted_until`, and no further than a skill's own quadratic model tells its evaluated loss.
+
+        Args:
+            losses: the skill's mean utility loss at each point, in the Fisher's reduction.
+            quadratic: what the skill's quadratic model expects there (`Drift.quadratic`): within 20 %, or 0.01 nats.
+        """
+        trusted = 0.0
+        for time, loss, model in zip(self.times, losses, quadratic, strict=True):
+            if time > self.trusted_until or not abs(model - loss) <= max(SMALL, MOST_MISS * abs(loss)):
                 break
             trusted = time
         return trusted

@@ -51,19 +51,19 @@ class Forecast:
     """What fine-tuning is going to do to one skill: drift in its subspace, and evaluated losses.
 
     Attributes:
-        course: losses at each time; `course.trusted_until` says up to which the forecast holds together.
+        course: losses of each example at each time.
         drift: coordinates, drift and overlap at the same times.
-        name: the skill.
+        utility_loss: mean at each time, in the Fisher's reduction.
     """
 
     course: Course
     drift: Drift
-    name: str
+    utility_loss: Sequence[float]
 
     @property
-    def utility_loss(self) -> list[float]:
-        """The mean utility loss at each time."""
-        return self.course.utility_loss(self.name)
+    def trusted_until(self) -> float:
+        """The last time up to which the forecast holds together; 0 where it never does."""
+        return self.course.trusted_for(self.utility_loss, self.drift.quadratic)
 
 
 def forecast(
@@ -75,7 +75,8 @@ def forecast(
         model = krylov(planned_flow(loss, plan), products)
         course = krylov_course(model, loss, times, {fisher.skill.name: fisher.encoded})
         rows = fisher.coordinates([space.tangent(row) for row in model.rows()]).sum(1)
-    return Forecast(course, drift(model, rows, times, Subspace(fisher.gram().sum(0), dims)), fisher.skill.name)
+    losses: list[float] = (course.losses[fisher.skill.name] * fisher.weights).mean(1).tolist()
+    return Forecast(course, drift(model, rows, times, Subspace(fisher.gram().sum(0), dims)), losses)
 
 
 def condition(fisher: Fisher, model: Krylov, rows: Sequence[Update], dims: int) -> Instability:

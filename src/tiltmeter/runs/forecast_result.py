@@ -51,7 +51,7 @@ class Curve(Record):
         quadratic: what the skill's own quadratic model expects; null for a roll-out.
         drift, overlap: ||F^(1/2) P d(t)|| and mean_n c_n(d(t))^2 of the displacement; null for a roll-out.
         held_from: the time from which the forecast stands still, since the quadratic model stops descending; or null.
-        trusted_until: the last time up to which the forecast holds together.
+        trusted_until: the last time up to which the forecast holds together for this skill.
     """
 
     method: Literal["krylov", "roll-out"]
