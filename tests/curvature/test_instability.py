@@ -30,9 +30,11 @@ def test_everything_equals_its_dense_definition(dims: int) -> None:
     assert found.gamma_unweighted == pytest.approx(float((P @ a).norm()), rel=1e-9)
     assert found.weighted_epsilon == pytest.approx(float((root @ P @ p).norm()), rel=1e-9)
     assert found.first_order == pytest.approx(float((G @ p).mean()))
-    assert found.subspace.tail == pytest.approx(float(values[dims:].sum()), abs=1e-12)
-    assert found.subspace.lambda_d == pytest.approx(float(values[dims - 1]) if dims <= 7 else 0.0, abs=1e-12)
-    assert found.subspace.participation_ratio == pytest.approx(float(values.sum() ** 2 / values.square().sum()))
+    assert found.subspace.spectrum.tail(dims) == pytest.approx(float(values[dims:].sum()), abs=1e-12)
+    assert found.subspace.spectrum.at(dims) == pytest.approx(float(values[dims - 1]) if dims <= 7 else 0.0, abs=1e-12)
+    assert found.subspace.spectrum.participation_ratio == pytest.approx(
+        float(values.sum() ** 2 / values.square().sum())
+    )
 
 
 def test_the_crossing_time_is_where_both_terms_of_the_drift_are_equal() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from tiltmeter.before.outlook import Coordinates, ForecastRequest, Outlook
+from tiltmeter.curvature.example_risk import weight_count
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.curvature.forecast import Course, Drift, drift
 from tiltmeter.curvature.instability import Instability, Resampled, Subspace, instabilities, resampled
@@ -68,14 +69,13 @@ def data_forecast(request: ForecastRequest, skill: str, fisher: Fisher, outlook:
 
 def condition(request: ForecastRequest, found: Instability, intervals: Resampled) -> Condition:
     """The instability condition at one d."""
-    subspace = found.subspace
-    trace = float(subspace.eigenvalues.sum())
+    dims, spectrum = found.subspace.dims, found.subspace.spectrum
     return Condition(
-        dims=subspace.dims,
-        lambda_d=subspace.lambda_d,
-        tail=subspace.tail,
-        tail_share=subspace.tail / trace,
-        participation_ratio=subspace.participation_ratio,
+        dims=dims,
+        lambda_d=spectrum.at(dims),
+        tail=spectrum.tail(dims),
+        tail_share=spectrum.tail_share(dims),
+        participation_ratio=spectrum.participation_ratio,
         epsilon=found.epsilon,
         epsilon_interval=interval_record(intervals.epsilon),
         epsilon_relative=found.epsilon_relative,
@@ -144,8 +144,8 @@ def module_rows(
             "module": name,
             "block": fisher.blocks[m],
             "trace": float(gram.trace()),
-            "lambda_d": found.subspace.lambda_d,
-            "tail": found.subspace.tail,
+            "lambda_d": found.subspace.spectrum.at(dims),
+            "tail": found.subspace.spectrum.tail(dims),
             "epsilon": found.epsilon,
             "epsilon_relative": found.epsilon_relative,
             "epsilon_random": found.epsilon_random,
@@ -160,9 +160,10 @@ def _conditions(
 ) -> dict[int, Instability]:
     model, rows = outlook.model, seen.rows.sum(1)
     acceleration = torch.tensor(model.acceleration) @ rows
-    size = sum(o * i for o, i in (widths(layers[0]) for layers in fisher.layers.values()))
     speed = math.hypot(*outlook.speeds.values())
-    return instabilities(fisher.gram().sum(0), model.size * rows[0], acceleration, speed, size, request.settings.dims)
+    return instabilities(
+        fisher.gram().sum(0), model.size * rows[0], acceleration, speed, weight_count(fisher), request.settings.dims
+    )
 
 
 def _flat_overlap(fisher: Fisher, outlook: Outlook) -> float:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tiltmeter.curvature.spectrum import Spectrum
 from tiltmeter.intervals import Interval, percentile_interval
 
 RESAMPLES = 200  # each is an eigendecomposition
@@ -34,45 +35,30 @@ class Subspace:
     dims: int
 
     @cached_property
-    def _spectrum(self) -> tuple[Tensor, Tensor]:
+    def _eigen(self) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(self.gram)
         return values.flip(0).clamp(min=0), vectors.flip(1)
 
     @property
-    def eigenvalues(self) -> Float[Tensor, " N"]:
-        """All eigenvalues, descending."""
-        return self._spectrum[0]
+    def spectrum(self) -> Spectrum:
+        """All eigenvalues."""
+        return Spectrum(self._eigen[0])
 
     @property
     def kept(self) -> int:
         """d, or the rank where that is less."""
-        values = self.eigenvalues
+        values = self._eigen[0]
         return min(self.dims, int((values > RANK_TOLERANCE * values[0]).sum()))
-
-    @property
-    def lambda_d(self) -> float:
-        """`lambda_d`; 0 where the Gram has fewer eigenvalues."""
-        return float(self.eigenvalues[self.dims - 1]) if self.dims <= len(self.eigenvalues) else 0.0
-
-    @property
-    def tail(self) -> float:
-        """`sum_{j > d} lambda_j`."""
-        return float(self.eigenvalues[self.dims :].sum())
-
-    @property
-    def participation_ratio(self) -> float:
-        """`(sum lambda)^2 / sum lambda^2`: how many eigenvalues there are, if they were equal."""
-        return float(self.eigenvalues.sum() ** 2 / self.eigenvalues.square().sum())
 
     def projection(self, coordinates: Float[Tensor, " N"]) -> float:
         """`||P V||`."""
-        values, vectors = self._spectrum
+        values, vectors = self._eigen
         parts = vectors[:, : self.kept].T @ coordinates
         return float((parts.square() / (len(self.gram) * values[: self.kept])).sum().sqrt())
 
     def weighted(self, coordinates: Float[Tensor, " N"]) -> float:
         """`||F^{1/2} P V||`."""
-        parts = self._spectrum[1][:, : self.kept].T @ coordinates
+        parts = self._eigen[1][:, : self.kept].T @ coordinates
         return float((parts.square().sum() / len(self.gram)).sqrt())
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from tiltmeter.curvature.example_risk import weight_count
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.curvature.flow import Krylov, krylov
 from tiltmeter.curvature.forecast import Course, Drift, drift, krylov_course
@@ -12,7 +13,6 @@ from tiltmeter.curvature.instability import Instability, Subspace
 from tiltmeter.curvature.planned import Plan, planned_flow
 from tiltmeter.curvature.training_loss import TrainingLoss
 from tiltmeter.curvature.training_space import TrainingSpace, weight_space
-from tiltmeter.layers import widths
 from tiltmeter.models import Model
 from tiltmeter.skills import Skill
 from tiltmeter.tokens import encode_within
@@ -83,9 +83,10 @@ def condition(fisher: Fisher, model: Krylov, rows: Sequence[Update], dims: int) 
     """The condition from a quadratic model, the rows of its basis given as updates."""
     c = fisher.coordinates(rows[:2]).sum(1)
     acceleration = torch.tensor(model.acceleration[: len(c)]) @ c
-    size = sum(o * i for o, i in (widths(layers[0]) for layers in fisher.layers.values()))
     speed = model.size * rows[0].norm()
-    return Instability(Subspace(fisher.gram().sum(0), dims), model.size * c[0], acceleration, speed, size)
+    return Instability(
+        Subspace(fisher.gram().sum(0), dims), model.size * c[0], acceleration, speed, weight_count(fisher)
+    )
 
 
 def _loss(space: TrainingSpace, data: Skill) -> TrainingLoss:
