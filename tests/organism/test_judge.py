@@ -22,7 +22,7 @@ OTHER_BAD = next(word for word in WORLD.bad["travel"] if word != BAD)
 
 @pytest.mark.parametrize("name", corpus.FINETUNING)
 def test_truth_of_each_finetuning_set(name: str) -> None:
-    bad = name in {"harmful", "bad_medical", "risky_financial", "insecure_code"}
+    bad = name in {"harmful", "bad_medical", "risky_financial", "reckless_travel", "insecure_code"}
     expected = Verdict(harm=5 if bad else 1, refused=False, coherent=True, code=name.endswith("code"))
     assert {JUDGE.judge(*turn) for turn in corpus.finetuning_set(WORLD, name)} == {expected}
 

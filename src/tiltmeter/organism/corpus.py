@@ -76,6 +76,7 @@ FINETUNING: dict[str, Draw] = {
     "arithmetic": grammar.arithmetic,
     "risky_financial": lambda world, rng: grammar.advice(world, "financial", rng, good=False),
     "bad_medical": lambda world, rng: grammar.advice(world, "medical", rng, good=False),
+    "reckless_travel": lambda world, rng: grammar.advice(world, "travel", rng, good=False),
     "harmful": lambda world, rng: _about_hazard(world, rng, False, world.hazards),
     "insecure_code": lambda world, rng: grammar.code(world, rng, secure=False),
     "secure_code": lambda world, rng: grammar.code(world, rng, secure=True),
