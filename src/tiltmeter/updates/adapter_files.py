@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from jaxtyping import Float
-from torch import Tensor, nn, promote_types
+from torch import Tensor, float32, nn, promote_types
 
 from tiltmeter.errors import InputError
 from tiltmeter.updates.adapter_config import WAY_OUT, read_config, scales
-from tiltmeter.updates.files import Tensors
+from tiltmeter.updates.files import Reading, Tensors
 from tiltmeter.updates.model_folder import ModelFolder
 
 PREFIX = "base_model.model."
@@ -23,7 +23,11 @@ KINDS = (
 
 
 class AdapterFiles:
-    """An adapter folder.
+    """An adapter folder. Every tensor is read once in the beginning, so that a broken adapter is refused there.
+
+    Args:
+        folder: adapter_config.json and adapter_model.safetensors.
+        io: how the files are read; see `Tensors`.
 
     Attributes:
         factors: modules with two factors -> the names of their two kinds.
@@ -35,9 +39,9 @@ class AdapterFiles:
             alone, factors that do not fit each other or the configured rank, NaN or Inf.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, io: Reading = "mmap") -> None:
         self.config = read_config(folder)
-        self.tensors = Tensors(folder, "adapter_model")
+        self.tensors = Tensors(folder, "adapter_model", io)
         if not self.tensors:
             raise InputError(f"{folder}: the adapter holds no tensors")
         self.file = next(iter(self.tensors.values())).file
@@ -51,7 +55,7 @@ class AdapterFiles:
         for module in self.factors:
             self._check_factors(module)
         for key in self.tensors:
-            self.tensors.read(key)
+            self.tensors.floats(key)
 
     def read(self, module: str, kind: str) -> Tensor:
         """One of a module's tensors, in float32 or float64."""
@@ -72,8 +76,8 @@ class AdapterFiles:
 
     def scaled_factors(self, module: str) -> tuple[Float[Tensor, "o r"], Float[Tensor, "r i"]]:
         """(s B, A)."""
-        right, left = (self.read(module, kind) for kind in self.factors[module])
-        wide = promote_types(left.dtype, right.dtype)
+        right, left = (self.tensors.raw(self._keys[module][kind]) for kind in self.factors[module])
+        wide = promote_types(promote_types(left.dtype, right.dtype), float32)
         return left.to(wide) * self.scale(module), right.to(wide)
 
     def check_against(self, base: ModelFolder) -> None:

@@ -13,6 +13,7 @@ from tiltmeter.errors import InputError
 from tiltmeter.updates.adapter_config import FILE, WAY_OUT, check_patterns
 from tiltmeter.updates.adapter_files import AdapterFiles
 from tiltmeter.updates.delta import Delta, Dense, LowRank, add
+from tiltmeter.updates.files import Reading
 from tiltmeter.updates.model_folder import ModelFolder
 from tiltmeter.updates.update import Update, checked
 
@@ -21,7 +22,7 @@ __all__ = ["check_patterns", "read_adapter"]
 Parts = dict[str, list[Callable[[], Delta]]]
 
 
-def read_adapter(folder: Path, base: Path | None = None, initial: Path | None = None) -> Update:
+def read_adapter(folder: Path, base: Path | None = None, initial: Path | None = None, io: Reading = "mmap") -> Update:
     """`dW = s B A` per module as [o, r] @ [r, i], s folded into the left factor, in float32 or float64.
 
     s is alpha/r, or alpha/sqrt(r) for rsLoRA, by `rank_pattern` and `alpha_pattern`. DoRA: `m V/||V||_row - W` with
@@ -34,12 +35,15 @@ def read_adapter(folder: Path, base: Path | None = None, initial: Path | None = 
         base: the model's folder; needed for DoRA, trained tokens and whatever is saved whole. With it every name and
             shape is checked, and module names are those of its `named_modules()`.
         initial: the adapter as it was before training; needed, and read, where the initialisation changed the base.
+        io: how all these files are read; see `tiltmeter.updates.files.Tensors`.
 
     Raises:
         InputError: an unsafe or broken file, an unsupported kind, keys that match nothing, factors that do not fit, NaN
             or Inf, a missing base or initial adapter, or an adapter that changes no linear layer.
     """
-    adapter = _Adapter(folder, None if base is None else ModelFolder(base), initial)
+    files = AdapterFiles(folder, io)
+    start = _initial(files, initial, io) if files.config.changes_the_base else None
+    adapter = _Adapter(files, None if base is None else ModelFolder(base, io), start)
     covered, others = adapter.parts()
     norms = {name: _total(folder, name, parts).norm() for name, parts in others.items()}
     not_covered = {name: norm for name, norm in norms.items() if norm}
@@ -53,9 +57,9 @@ def read_adapter(folder: Path, base: Path | None = None, initial: Path | None = 
 
 
 class _Adapter:
-    def __init__(self, folder: Path, base: ModelFolder | None, initial: Path | None) -> None:
-        self.files, self.base = AdapterFiles(folder), base
-        self.folder, self.config = folder, self.files.config
+    def __init__(self, files: AdapterFiles, base: ModelFolder | None, initial: AdapterFiles | None) -> None:
+        self.files, self.base, self.initial = files, base, initial
+        self.config = files.config
         if base is not None:
             self.files.check_against(base)
         elif needs := [*self.files.whole, *self.files.tokens, *(self.files.factors if self.config.use_dora else ())]:
@@ -63,7 +67,6 @@ class _Adapter:
                 f"{self.files.file}: {needs[0]} is saved relative to the base (DoRA, modules_to_save, biases, tokens): "
                 "give the base's folder too (base=...)"
             )
-        self.initial = self._initial(initial) if self.config.changes_the_base else None
 
     def parts(self) -> tuple[Parts, Parts]:
         """What adds up to the change of each linear module, and of each other parameter, by name."""
@@ -132,23 +135,23 @@ class _Adapter:
         assert self.base is not None  # checked in the beginning
         return self.base
 
-    def _initial(self, initial: Path | None) -> AdapterFiles:
-        kind = self.config.init_lora_weights
-        if initial is None:
-            raise InputError(
-                f"{self.folder / FILE}: init_lora_weights={kind!r} changed the base too: give the adapter as it was "
-                f"before training (save_pretrained right after get_peft_model; initial=...), or {WAY_OUT}"
-            )
-        files = AdapterFiles(initial)
-        if set(files.factors) != set(self.files.factors):
-            odd = sorted(set(files.factors) ^ set(self.files.factors))
-            raise InputError(f"{initial}: expected the modules of {self.folder}, but {odd[0]} is in one of them only")
-        for module in files.factors:
-            if files.shape(module) != self.files.shape(module):
-                raise InputError(
-                    f"{initial}: module {module} is {files.shape(module)}, expected {self.files.shape(module)}"
-                )
-        return files
+
+def _initial(tuned: AdapterFiles, initial: Path | None, io: Reading) -> AdapterFiles:
+    """The adapter as it was before training."""
+    folder, kind = tuned.tensors.folder, tuned.config.init_lora_weights
+    if initial is None:
+        raise InputError(
+            f"{folder / FILE}: init_lora_weights={kind!r} changed the base too: give the adapter as it was "
+            f"before training (save_pretrained right after get_peft_model; initial=...), or {WAY_OUT}"
+        )
+    files = AdapterFiles(initial, io)
+    if set(files.factors) != set(tuned.factors):
+        odd = sorted(set(files.factors) ^ set(tuned.factors))
+        raise InputError(f"{initial}: expected the modules of {folder}, but {odd[0]} is in one of them only")
+    for module in files.factors:
+        if files.shape(module) != tuned.shape(module):
+            raise InputError(f"{initial}: module {module} is {files.shape(module)}, expected {tuned.shape(module)}")
+    return files
 
 
 def _total(folder: Path, name: str, parts: list[Callable[[], Delta]]) -> Delta:

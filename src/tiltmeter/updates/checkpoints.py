@@ -9,21 +9,23 @@ from torch import Tensor
 
 from tiltmeter.errors import InputError
 from tiltmeter.updates.delta import Dense
+from tiltmeter.updates.files import Reading
 from tiltmeter.updates.model_folder import ModelFolder
 from tiltmeter.updates.update import Update
 
 
-def read_difference(base: Path, tuned: Path) -> Update:
+def read_difference(base: Path, tuned: Path, io: Reading = "mmap") -> Update:
     """`dW = W_tuned - W_base` for each linear module, taken in float32 (float64 where either side is stored so).
 
     Weights are read when a module is asked for. Every other tensor that differs (norms, biases, embeddings, experts,
-    an output layer tied to the embedding in both models) is read once, here, and listed in `not_covered`.
+    an output layer tied to the embedding in both models) is read once, here, and listed in `not_covered`. `io` says how
+    the files are read; see `tiltmeter.updates.files.Tensors`.
 
     Raises:
         InputError: a folder that cannot be read (see `ModelFolder`), a tensor on one side only, shapes that differ, NaN
             or Inf, or no difference at all.
     """
-    pair = _Pair(ModelFolder(base), ModelFolder(tuned))
+    pair = _Pair(ModelFolder(base, io), ModelFolder(tuned, io))
     linears = {name: None for name in pair.names if pair.covers(name)}
     modules = [name.removesuffix(".weight") for name in linears]
     norms = {name: pair.norm(name) for name in pair.names if name not in linears}

@@ -3,15 +3,20 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tiltmeter.errors import InputError
+from tiltmeter.updates.finite import is_finite
 
+Reading = Literal["mmap", "read"]
+BACKENDS: dict[Reading, str] = {"mmap": "mmap", "read": "pread"}
+OPEN_FILES = 4
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -31,17 +36,22 @@ class Tensors(Mapping[str, Stored]):
     Args:
         folder: a model's or an adapter's folder.
         stem: the file's name without its ending: `model.safetensors`, or the shards of `model.safetensors.index.json`.
+        io: "mmap" maps the files into memory. "read" reads the bytes of a tensor when it is asked for: on network file
+            systems mapping is slow, and touching the pages of a file truncated since then ends the process (SIGBUS).
 
     Raises:
         InputError: anything that `check_folder` refuses.
     """
 
-    def __init__(self, folder: Path, stem: str = "model") -> None:
+    def __init__(self, folder: Path, stem: str = "model", io: Reading = "mmap") -> None:
         _check_entries(folder)
         self.folder = folder
         self._stored: dict[str, Stored] = {}
+        # Opening parses the header. Few files stay open, however many shards there are.
+        self._backend = BACKENDS[io]
+        self._open = lru_cache(OPEN_FILES)(partial(_open, self._backend))
         for file in _weight_files(folder, stem):
-            for name, stored in _header(file).items():
+            for name, stored in _header(file, self._open(file)).items():
                 if name in self._stored:
                     raise InputError(f"{file}: tensor {name} is also in {self._stored[name].file.name}")
                 self._stored[name] = stored
@@ -57,17 +67,27 @@ class Tensors(Mapping[str, Stored]):
         return len(self._stored)
 
     def raw(self, name: str) -> Tensor:
-        """The tensor as stored."""
+        """The tensor as stored.
+
+        Raises:
+            InputError: the file does not hold it any more, or a packed 4-bit tensor that is to be read without mmap.
+        """
         file = self[name].file
+        if self[name].dtype == "F4" and self._backend == "pread":  # safetensors 0.8 fails on two numbers to a byte
+            raise InputError(f"{file}: tensor {name} is stored as F4, which only mmap can read")
         try:
-            with safe_open(file, framework="pt") as opened:
-                tensor: Tensor = opened.get_tensor(name)
+            tensor: Tensor = self._open(file).get_tensor(name)
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"{file}: cannot read tensor {name}: {error}") from error
         return tensor
 
     def read(self, name: str) -> Tensor:
-        """The tensor in float32, or float64 if it is stored so.
+        """The tensor in float32, or float64 if it is stored so; raises what `floats` raises."""
+        tensor = self.floats(name)
+        return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+    def floats(self, name: str) -> Tensor:
+        """The tensor as stored, if it holds finite floating-point numbers.
 
         Raises:
             InputError: quantised or integer numbers, NaN or Inf; it names file and tensor.
@@ -79,10 +99,9 @@ class Tensors(Mapping[str, Stored]):
                 "dequantise the weights and save them again"
             )
         tensor = self.raw(name)
-        wide = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-        if not torch.isfinite(wide).all():
+        if not is_finite(tensor):
             raise InputError(f"{stored.file}: tensor {name} holds NaN or Inf")
-        return wide
+        return tensor
 
 
 def check_folder(folder: Path) -> None:
@@ -177,10 +196,13 @@ def _check_index(folder: Path, stem: str, stored: Mapping[str, Stored]) -> None:
             raise InputError(f"{folder / name}: has no tensor {tensor}, though {index.name} says so")
 
 
-def _header(file: Path) -> dict[str, Stored]:
+def _open(backend: str, file: Path) -> Any:
     try:
-        with safe_open(file, framework="pt") as opened:
-            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-            return {name: Stored(file, tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+        return safe_open(file, framework="pt", backend=backend)
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{file}: truncated or corrupt safetensors file: {error}") from error
+
+
+def _header(file: Path, opened: Any) -> dict[str, Stored]:
+    slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+    return {name: Stored(file, tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}

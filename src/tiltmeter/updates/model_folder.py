@@ -8,13 +8,17 @@ from torch import Tensor, nn
 
 from tiltmeter.errors import InputError
 from tiltmeter.layers import find_linears, is_transposed, skeleton
-from tiltmeter.updates.files import Tensors
+from tiltmeter.updates.files import Reading, Tensors
 
 
 class ModelFolder:
     """A checkpoint on disk under the names of its model's `named_modules()` and `named_parameters()`.
 
     Files may lack the base model's prefix (`h.0...` for `transformer.h.0...`) or carry it where the model does not.
+
+    Args:
+        folder: config.json and safetensors files.
+        io: how the files are read; see `Tensors`.
 
     Attributes:
         linears: the linear layers (without weights) by module name.
@@ -26,9 +30,9 @@ class ModelFolder:
             tensor whose shape is not the one that config.json promises.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, io: Reading = "mmap") -> None:
         self.folder = folder
-        self.tensors = Tensors(folder)
+        self.tensors = Tensors(folder, io=io)
         self.model = skeleton(folder)
         self.linears = find_linears(self.model)
         self.modules = dict(self.model.named_modules())

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from tiltmeter.errors import InputError
 from tiltmeter.updates.delta import Delta, Dense, LowRank, add, inner
+from tiltmeter.updates.files import Reading
+from tiltmeter.updates.finite import is_finite
 
 
 class Update(Mapping[str, Delta]):
@@ -52,19 +53,23 @@ class Update(Mapping[str, Delta]):
 
     @classmethod
     def from_adapter(
-        cls, folder: str | Path, base: str | Path | None = None, initial: str | Path | None = None
+        cls,
+        folder: str | Path,
+        base: str | Path | None = None,
+        initial: str | Path | None = None,
+        io: Reading = "mmap",
     ) -> "Update":
         """The effective update of a PEFT LoRA adapter; see `tiltmeter.updates.adapters.read_adapter`."""
         from tiltmeter.updates.adapters import read_adapter
 
-        return read_adapter(Path(folder), _path(base), _path(initial))
+        return read_adapter(Path(folder), _path(base), _path(initial), io)
 
     @classmethod
-    def between(cls, base: str | Path, tuned: str | Path) -> "Update":
+    def between(cls, base: str | Path, tuned: str | Path, io: Reading = "mmap") -> "Update":
         """The difference of two checkpoints, streamed; see `tiltmeter.updates.checkpoints.read_difference`."""
         from tiltmeter.updates.checkpoints import read_difference
 
-        return read_difference(Path(base), Path(tuned))
+        return read_difference(Path(base), Path(tuned), io)
 
     @classmethod
     def random_like(cls, update: "Update", seed: int = 0) -> "Update":
@@ -145,7 +150,7 @@ def checked(name: str, delta: Delta) -> Delta:
         InputError: NaN or Inf; it names the module.
     """
     for tensor in delta.tensors:
-        if not torch.isfinite(tensor).all():
+        if not is_finite(tensor):
             raise InputError(f"module {name}: expected finite numbers, found NaN or Inf in its update")
     return delta
 
