@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from tiltmeter.cli import audit, demo, forecast, organism, rank_examples, report, run, spectrum, verify
+from tiltmeter.cli import audit, compare, demo, forecast, organism, rank_examples, report, run, spectrum, verify
 from tiltmeter.errors import InputError, NothingMeasuredError
 from tiltmeter.text import inert
 
@@ -25,6 +25,7 @@ VERBS: tuple[Callable[..., object], ...] = (
     forecast.forecast,
     rank_examples.rank_examples,
     spectrum.spectrum,
+    compare.compare,
     report.report,
     run.run,
     verify.verify,

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from tiltmeter.cli import audit, demo, forecast, rank_examples, spectrum
+from tiltmeter.cli import audit, compare, demo, forecast, rank_examples, spectrum
 from tiltmeter.errors import InputError
 
 AGAIN: dict[str, Callable[..., None]] = {
     "audit": audit.again,
+    "compare": compare.again,
     "demo": demo.again,
     "forecast": forecast.again,
     "rank-examples": rank_examples.again,

@@ -165,7 +165,7 @@ class Behaviour(Record):
 
 
 class Result(Record):
-    """What every result carries."""
+    """What every result carries; labels and reduction over tokens where a skill's gradients were taken."""
 
     schema_: Literal["tiltmeter/1"] = Field(default=SCHEMA, alias="schema")
     verb: str
@@ -173,8 +173,8 @@ class Result(Record):
     versions: dict[str, str]
     seed: int
     dtype: str
-    labels: Literal["data", "sampled"]
-    reduction: Literal["sum", "mean"]
+    labels: Literal["data", "sampled"] | None = None
+    reduction: Literal["sum", "mean"] | None = None
     warnings: list[str] = Field(default_factory=list)
 
 

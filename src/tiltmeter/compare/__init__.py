@@ -1,0 +1,1 @@
+"""What several updates of one base share: from folders to a run folder."""

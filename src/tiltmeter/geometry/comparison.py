@@ -1,0 +1,165 @@
+"""Every pair of several updates over all modules: figures of each module, block and the whole, with their nulls."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+
+from tiltmeter.errors import InputError
+from tiltmeter.geometry.figures import Figures, Mean, Summary
+from tiltmeter.geometry.nulls import Pool
+from tiltmeter.geometry.pairs import ModuleComparison, ModulePair, RowSpaces, compare_module
+from tiltmeter.geometry.similarity import Dims
+from tiltmeter.progress import track
+from tiltmeter.updates.delta import LowRank
+from tiltmeter.updates.update import Update
+
+DIMS = Dims()
+SHARED = 0.5  # of the way from independent row spaces to equal ones: above it they have a common origin
+
+
+@dataclass(frozen=True)
+class Change:
+    """One update in one module: Frobenius norm, rank, and the residual of its leading directions (see `Thin`)."""
+
+    norm: float
+    rank: int
+    error: float
+
+
+@dataclass
+class PairComparison:
+    """One pair of updates.
+
+    Attributes:
+        modules: the figures of each module that both change.
+        rows: of each of them; None unless both changes are low rank.
+        blocks: the mean over each block's modules.
+    """
+
+    modules: dict[str, Summary] = field(default_factory=dict)
+    rows: dict[str, RowSpaces | None] = field(default_factory=dict)
+    blocks: dict[int, Mean] = field(default_factory=dict)
+
+    def add(self, module: str, block: int | None, pair: ModulePair) -> None:
+        """Takes in one more module."""
+        figures = Figures(pair.values.numpy(), pair.closed.numpy(), pair.nulls.numpy())
+        self.modules[module], self.rows[module] = figures.summary(), pair.rows
+        if block is not None:
+            self.blocks.setdefault(block, Mean()).add(figures)
+
+    @property
+    def overall(self) -> Figures:
+        """The mean over blocks."""
+        return Mean.of(block.figures for _, block in sorted(self.blocks.items()))
+
+    @property
+    def row_spaces(self) -> RowSpaces | None:
+        """The mean over modules; None if some change is not low rank."""
+        known = [each for each in self.rows.values() if each is not None]
+        if len(known) < len(self.rows):
+            return None
+        cosines = [each.cosine for each in known if each.cosine is not None]
+        return RowSpaces(
+            overlap=float(np.mean([each.overlap for each in known])),
+            independent=float(np.mean([each.independent for each in known])),
+            cosine=float(np.mean(cosines)) if len(cosines) == len(known) else None,
+        )
+
+    @property
+    def shares_initialisation(self) -> bool:
+        """Do the row spaces (those of LoRA's A) coincide more than half, beyond chance?"""
+        rows = self.row_spaces
+        return rows is not None and rows.overlap - rows.independent > SHARED * (1 - rows.independent)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All pairs of several updates.
+
+    Attributes:
+        changes: name -> module -> what the update does to it; modules that it leaves alone are left out.
+        pairs: (name, name), in the order of the updates; pairs without a common module are left out.
+    """
+
+    changes: Mapping[str, Mapping[str, Change]]
+    pairs: Mapping[tuple[str, str], PairComparison]
+
+
+def compare(
+    updates: Mapping[str, Update],
+    blocks: Mapping[str, int | None] | None = None,
+    dims: Dims = DIMS,
+    draws: int = 100,
+    accuracy: float = 0.01,
+    seed: int = 0,
+) -> Comparison:
+    """Compares every pair of updates of one base, module by module; each change is read once.
+
+    Args:
+        updates: by name.
+        blocks: module -> block; modules of None are compared, and left out of the means. One block if not given.
+        dims: leading singular directions that enter.
+        draws: of each null.
+        accuracy: of the leading directions of dense changes; see `range_finder`.
+        seed: of the nulls, and of the range finder's start.
+
+    Raises:
+        InputError: fewer than two updates, or shapes that differ; it names module and updates.
+    """
+    if len(updates) < 2:
+        raise InputError(f"expected at least two updates to compare, got {len(updates)}")
+    names = list(updates)
+    modules = list(dict.fromkeys(module for update in updates.values() for module in update))
+    work = partial(_compare_module, updates, Pool(dims, draws, seed), accuracy)
+    changes: dict[str, dict[str, Change]] = {name: {} for name in names}
+    pairs: dict[tuple[int, int], PairComparison] = {}
+    done = track(_in_threads(work, modules, updates), "comparing modules", len(modules))
+    for module, found in zip(modules, done, strict=True):
+        for name, norm, rank, error in zip(names, found.norms, found.ranks, found.errors, strict=True):
+            if rank:
+                changes[name][module] = Change(norm, rank, error)
+        for places, pair in found.pairs.items():
+            block = 0 if blocks is None else blocks[module]
+            pairs.setdefault(places, PairComparison()).add(module, block, pair)
+    return Comparison(changes, {(names[a], names[b]): pair for (a, b), pair in sorted(pairs.items())})
+
+
+def _compare_module(updates: Mapping[str, Update], pool: Pool, accuracy: float, module: str) -> ModuleComparison:
+    deltas = {name: update.get(module) for name, update in updates.items()}
+    shapes = {delta.shape: name for name, delta in deltas.items() if delta is not None}
+    if len(shapes) > 1:
+        (one, first), (two, second) = list(shapes.items())[:2]
+        raise InputError(
+            f"module {module}: {list(one)} in {first}, {list(two)} in {second}: updates of different bases"
+        )
+    return compare_module(module, list(deltas.values()), pool, accuracy)
+
+
+def _in_threads(
+    work: Callable[[str], ModuleComparison], modules: Sequence[str], updates: Mapping[str, Update]
+) -> Iterator[ModuleComparison]:
+    """Modules side by side where changes are low rank, whose products are too small for a library's own threads.
+
+    Dense changes come one after the other, so that one tensor pair of each checkpoint is in memory.
+    """
+    if not all(isinstance(next(iter(update.values())), LowRank) for update in updates.values()):
+        yield from map(work, modules)
+        return
+    with _one_thread_each() as workers, ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(work, modules)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[int]:
+    """The number of threads that torch would have used, while it uses one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
