@@ -1,0 +1,101 @@
+"""Is there a barrier on a path, and how low does a figure fall on it? An example is resampled at all points at once."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tiltmeter.errors import NothingMeasuredError
+from tiltmeter.intervals import RESAMPLES, Interval, percentile_interval
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """The largest or smallest value over a path's points with its interval, and the point where it sits.
+
+    The extreme is taken anew in each resample of the examples. A maximum over points is biased upward (chance lifts
+    some point in each resample), a minimum downward.
+    """
+
+    value: Interval
+    at: float
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """The height of a loss above the straight line between its ends.
+
+    Attributes:
+        height: `max_s [loss(s) - ((1-s) loss(0) + s loss(1))]` over s in [0, 1]; the ends are in, so it is at least 0,
+            which is the convex case.
+        null_p95: 95th percentile of what the choice of examples alone makes of a loss that lies on the line at every
+            point: of `max_s` of the resampled less the observed height above the line.
+        spread: largest less smallest loss over s in [0, 1].
+    """
+
+    height: Extreme
+    null_p95: float
+    spread: float
+
+
+def barrier(
+    points: Float[NDArray[Any], " S"],
+    losses: Float[NDArray[Any], "S N"],
+    weights: Float[NDArray[Any], " N"],
+    seed: int = 0,
+) -> Barrier:
+    """The barrier of `loss(s) = sum_n losses[s, n] / sum_n weights[n]`, bootstrapped over the N examples.
+
+    Args:
+        points: s in [0, 1], ascending, from 0 to 1.
+        losses: each example's loss at each point; of a sum over tokens, weights are numbers of tokens.
+    """
+    assert (points[0], points[-1]) == (0, 1)
+    above = losses - ((1 - points)[:, None] * losses[0] + points[:, None] * losses[-1])
+    above[[0, -1]] = 0  # not up to rounding
+    means = losses.sum(1) / weights.sum()
+    heights, drawn = _resampled(above, np.broadcast_to(weights, above.shape), seed)
+    null_p95 = float(np.quantile((drawn - heights).max(1), 0.95))
+    return Barrier(_extreme(points, heights, drawn, largest=True), null_p95, float(means.max() - means.min()))
+
+
+def lowest(
+    points: Float[NDArray[Any], " S"],
+    values: Float[NDArray[Any], "S N"],
+    weights: Float[NDArray[Any], "S N"],
+    seed: int = 0,
+) -> Extreme:
+    """The smallest weighted mean over the points; a weight of 0 leaves an example out at a point.
+
+    Raises:
+        NothingMeasuredError: a point where all weights are 0.
+    """
+    if not weights.sum(1).all():
+        raise NothingMeasuredError(f"nothing was scored at s = {points[weights.sum(1).argmin()]:g}")
+    means, drawn = _resampled(values * weights, weights, seed)
+    return _extreme(points, means, drawn, largest=False)
+
+
+def _resampled(
+    totals: Float[NDArray[Any], "S N"], weights: Float[NDArray[Any], "S N"], seed: int
+) -> tuple[Float[NDArray[Any], " S"], Float[NDArray[Any], "R S"]]:
+    """`sum totals / sum weights` at each point, observed and for the same resamples of examples at all points."""
+    count = totals.shape[1]
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
+    below = times @ weights.T
+    drawn = np.divide(times @ totals.T, below, out=np.full_like(below, np.nan), where=below > 0)
+    return totals.sum(1) / weights.sum(1), drawn
+
+
+def _extreme(points: NDArray[Any], values: NDArray[Any], drawn: Float[NDArray[Any], "R S"], largest: bool) -> Extreme:
+    index = int(values.argmax() if largest else values.argmin())
+    per_resample = np.nanmax(drawn, 1) if largest else np.nanmin(drawn, 1)
+    return Extreme(percentile_interval(float(values[index]), per_resample.tolist()), float(points[index]))
+
+
+def token_kl(base: Float[Tensor, "T V"], other: Float[Tensor, "T V"]) -> Float[Tensor, " T"]:
+    """`KL(base || other) = sum_v p_base(v) [log p_base(v) - log p_other(v)]` of each token, from log-probabilities."""
+    return (base.exp() * (base - other)).sum(-1)
