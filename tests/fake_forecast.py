@@ -16,7 +16,9 @@ from tiltmeter.runs.forecast_result import (
     DataCurve,
     DataForecast,
     ForecastResult,
+    Gain,
     PlanRecord,
+    ProxyForecast,
     SkillForecast,
 )
 from tiltmeter.runs.results import Input, Interval
@@ -130,7 +132,20 @@ def skill_forecast(weight: float = 1.0, limit: float | None = 0.4, examples: int
     return SkillForecast(examples=examples, data=data, ranking=ranking)
 
 
-def data_curve(loss: float, held: float | None = None) -> DataCurve:
+def gain_of(along: Curve) -> Gain:
+    """A gain as high as a utility loss."""
+    shared = along.model_dump(include=set(Gain.model_fields))
+    return Gain(gain=along.utility_loss, **shared)
+
+
+def proxy_forecast(loss: float, limit: float | None = 0.4, trusted: float = 60.0, **changes: Any) -> ProxyForecast:
+    """What one data set does to one proxy."""
+    along = curve(loss, trusted)
+    fields = {"examples": 40, "roll_out": gain_of(rolled(loss)), "alarm": limit and alarm(along, limit), **changes}
+    return ProxyForecast(**gain_of(along).model_dump(), **fields)
+
+
+def data_curve(loss: float, held: float | None = None, proxies: dict[str, ProxyForecast] | None = None) -> DataCurve:
     """A fine-tuning loss that falls from 2.9."""
     at = [step if held is None or step < held else held / 2 for step in STEPS]
     return DataCurve(
@@ -141,6 +156,7 @@ def data_curve(loss: float, held: float | None = None) -> DataCurve:
         evaluated=[2.9 - 1.2 * (1 - math.exp(-step / 20)) for step in at],
         expected=[2.9 - 1.2 * (1 - math.exp(-step / 20)) - 2e-5 * loss * step**2 for step in STEPS],
         disagreement=[0.0008 * step for step in STEPS],
+        proxies={"hazards": proxy_forecast(loss / 2)} if proxies is None else proxies,
     )
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from tiltmeter.curvature.second_derivative import second_derivatives
 from tiltmeter.requests import Passes
 from tiltmeter.runs.forecast_result import DataForecast, ForecastResult
 from tiltmeter.runs.saved import read_arrays, read_table
+from tiltmeter.tokens import encode
 
 PLAN = tm.Plan("sgd", learning_rate=1e-3, steps=4, batch_size=5, max_grad_norm=0)
 
@@ -28,9 +30,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, reduction: str = "sum") -> ForecastResult:
-    sources = Sources(str(folder / "base"), (str(folder / "soup.csv"),), (str(folder / "tea.jsonl"),))
-    settings = Settings(dims=(2, 4), points=3, roll_out=4, limit=1e-6, groups=2)
+    soup, tea = (str(folder / "soup.csv"),), (str(folder / "tea.jsonl"),)
+    settings = Settings(dims=(2, 4), points=3, roll_out=4, limit=1e-6, proxy_limit=1e-3, groups=2)
     passes = Passes(reduction="mean" if reduction == "mean" else "sum")
+    sources = Sources(str(folder / "base"), soup, tea, proxies=soup)
     return run_forecast(ForecastRequest(sources, PLAN, passes, settings, "float64"), folder / f"out-{reduction}")
 
 
@@ -85,3 +88,41 @@ def test_tables_and_arrays_hold_what_the_result_rests_on(folder: Path, entry: Da
     assert arrays["tea.gram"].shape == (len(rows), 5, 5)
     assert sum(row["trace"] for row in rows) == pytest.approx(arrays["tea.gram"].trace(axis1=1, axis2=2).sum())
     assert arrays["tea.soup.coordinates"].shape[1:] == (len(rows), 5)
+
+
+def descended(folder: Path, steps: int) -> list[torch.Tensor]:
+    """Log-probabilities of each example's completion tokens, of `soup.csv`, after plain descent on it."""
+    model = tm.load_model(folder / "base", torch.float64)
+    encoded = encode(tm.load_skill(folder / "soup.csv"), model.tokenizer)
+
+    def told() -> list[torch.Tensor]:
+        examples = [(torch.tensor(each.ids), torch.tensor(each.is_completion)) for each in encoded]
+        logits = [model.module(ids[None]).logits[0, :-1].log_softmax(-1) for ids, _ in examples]
+        return [p.gather(1, ids[1:, None])[kept[1:], 0] for p, (ids, kept) in zip(logits, examples, strict=True)]
+
+    weights = [p for name, p in model.module.named_parameters() if "proj" in name]
+    for _ in range(steps):
+        gradients = torch.autograd.grad(-torch.cat(told()).mean(), weights)
+        with torch.no_grad():
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.sub_(PLAN.learning_rate * gradient)
+    return [tokens.detach() for tokens in told()]
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_a_proxys_gain_is_that_of_the_run_itself(folder: Path, reduction: str) -> None:
+    found = run(folder, reduction).data["soup"].proxies["soup"]
+    assert found.roll_out is not None
+    reduced = torch.sum if reduction == "sum" else torch.mean
+    before = [float(reduced(tokens)) for tokens in descended(folder, 0)]
+    for steps, gain in zip(found.roll_out.steps, found.roll_out.gain, strict=True):
+        after = [float(reduced(tokens)) for tokens in descended(folder, round(steps))]
+        assert gain == pytest.approx(np.mean(after) - np.mean(before), rel=1e-6)
+    assert all(low <= mean <= high for low, mean, high in zip(found.low, found.gain, found.high, strict=True))
+
+
+def test_a_proxys_alarm_is_where_its_gain_crosses_the_limit(folder: Path) -> None:
+    found = run(folder).data["soup"].proxies["soup"]
+    assert found.alarm is not None
+    assert found.alarm.step == pytest.approx(np.interp(1e-3, [0, *found.gain], [0, *found.steps]))
+    assert found.trusted_until == pytest.approx(PLAN.time)

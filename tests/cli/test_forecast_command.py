@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fake_forecast import curve, data_forecast, forecast_result, rolled
+from fake_forecast import curve, data_curve, data_forecast, forecast_result, gain_of, proxy_forecast, rolled
 from folders import CommandLine, Ended, change_argument, snapshot, write_lines
 from tiltmeter.cli.forecast_table import print_forecast
 from tiltmeter.cli.limits import FORECAST, exceeded, parse_limits
@@ -64,12 +64,29 @@ def test_a_forecast_ranks_data_before_training(folder: Path, forecast: Forecast)
     assert {given["role"] for given in result["inputs"]} == {"base", "data", "skill", "adapter"}
 
 
+def test_a_proxy_is_forecast_beside_a_skill_of_its_own_name(folder: Path, forecast: Forecast) -> None:
+    ended = forecast("soup.csv", proxy=folder / "tea.jsonl", proxy_limit=1e-4, roll_out=2, learning_rate=0.01)
+    assert (ended.code, ended.err) == (0, "")
+    result = result_of(folder / "out")
+    loss, gain = result["skills"]["tea"]["data"]["soup"], result["data"]["soup"]["proxies"]["tea"]
+    assert gain["gain"] == pytest.approx([-mean for mean in loss["forecast"]["utility_loss"]])
+    assert gain["roll_out"]["gain"] == pytest.approx([-mean for mean in loss["roll_out"]["utility_loss"]])
+    assert gain["steps"] == loss["forecast"]["steps"]
+    assert gain["examples"] == result["skills"]["tea"]["examples"]
+    assert (loss["alarm"], gain["alarm"]["limit"]) == (None, 1e-4)
+    assert {given["role"] for given in result["inputs"]} == {"base", "data", "skill", "proxy"}
+    assert "proxy: tea" in ended.out
+    assert f"{gain['gain'][-1]:.3f} [" in ended.out
+    assert re.search(r"proxy tea: (soup|Of)", ended.out)
+
+
 def test_every_option_reaches_the_record(folder: Path, forecast: Forecast) -> None:
     options = {
         "optimizer": "sgd", "learning_rate": 0.02, "steps": 3, "train_batch_size": 1, "epsilon": 1e-7,
         "max_grad_norm": 0.5, "dims": 1, "products": 1, "points": 2, "roll_out": 1, "limit": 0.3, "groups": 0,
         "hessian": "central-difference", "labels": "sampled", "reduction": "mean", "max_length": 40,
         "batch_size": 3, "memory": 1.5, "seed": 7, "columns": "question,answer", "skill": folder / "soup.csv",
+        "proxy": folder / "soup.csv", "proxy_limit": 0.2,
     }  # fmt: skip
     assert forecast("soup.csv", **options).code == 0
     arguments = yaml.safe_load((folder / "out" / "run.yaml").read_text())["arguments"]
@@ -80,6 +97,7 @@ def test_every_option_reaches_the_record(folder: Path, forecast: Forecast) -> No
             "skills": [str(folder / "soup.csv")],
             "columns": ["question", "answer"],
             "adapter": None,
+            "proxies": [str(folder / "soup.csv")],
         },
         "plan": {
             "optimizer": "sgd", "learning_rate": 0.02, "steps": 3, "batch_size": 1, "epsilon": 1e-7,
@@ -87,8 +105,8 @@ def test_every_option_reaches_the_record(folder: Path, forecast: Forecast) -> No
         },
         "passes": {"labels": "sampled", "reduction": "mean", "max_length": 40, "batch_size": 3, "memory": 1.5},
         "settings": {
-            "dims": [1], "products": 1, "points": 2, "roll_out": 1, "limit": 0.3, "groups": 0,
-            "hessian": "central-difference", "seed": 7,
+            "dims": [1], "products": 1, "points": 2, "roll_out": 1, "limit": 0.3, "proxy_limit": 0.2,
+            "groups": 0, "hessian": "central-difference", "seed": 7,
         },
         "dtype": "float64",
         "device": "cpu",
@@ -98,7 +116,7 @@ def test_every_option_reaches_the_record(folder: Path, forecast: Forecast) -> No
 def test_run_does_it_again_and_verify_and_report_read_it(
     folder: Path, forecast: Forecast, tiltmeter: CommandLine
 ) -> None:
-    assert forecast(limit=0.5).code == 0
+    assert forecast(limit=0.5, proxy=folder / "soup.csv", proxy_limit=0.1).code == 0
     assert tiltmeter("run", folder / "out" / "run.yaml", "--out", folder / "again").code == 0
     first, again = snapshot(folder / "out"), snapshot(folder / "again")
     assert first.keys() == again.keys()
@@ -109,10 +127,23 @@ def test_run_does_it_again_and_verify_and_report_read_it(
     assert "before 2 planned fine-tunes" in (folder / "page.html").read_text()
 
 
+def test_a_run_yaml_from_before_there_were_proxies_still_runs(
+    folder: Path, forecast: Forecast, tiltmeter: CommandLine
+) -> None:
+    assert forecast("soup.csv").code == 0
+    file = folder / "out" / "run.yaml"
+    record = yaml.safe_load(file.read_text())
+    del record["arguments"]["sources"]["proxies"], record["arguments"]["settings"]["proxy_limit"]
+    file.write_text(yaml.safe_dump(record))
+    assert tiltmeter("run", file, "--out", folder / "again").code == 0
+    assert result_of(folder / "again")["skills"] == result_of(folder / "out")["skills"]
+
+
 def test_hostile_names_and_texts_stay_inert(folder: Path, forecast: Forecast, tiltmeter: CommandLine) -> None:
     row = {"prompt": f"make {NAME}", "completion": f"boil {NAME}"}
     write_lines(folder / f"{NAME}.jsonl", row, row)
-    ended = forecast(f"{NAME}.jsonl", skill=folder / f"{NAME}.jsonl", out=folder / NAME, limit=1)
+    hostile = folder / f"{NAME}.jsonl"
+    ended = forecast(f"{NAME}.jsonl", skill=hostile, proxy=hostile, out=folder / NAME, limit=1)
     assert (ended.code, ended.err) == (0, "")
     assert not RAW.search(ended.out)
     assert r"\x1b[31m[red]" in ended.out
@@ -125,10 +156,14 @@ def test_hostile_names_and_texts_stay_inert(folder: Path, forecast: Forecast, ti
 WRONG: dict[str, tuple[dict[str, object], str]] = {
     "unknown figure": (
         {"fail_on": "overlap=1"},
-        "--fail-on overlap: expected one of utility_loss, alarm_step, tr",
+        "--fail-on overlap: expected one of utility_loss, proxy_gain, alarm_step, tr",
     ),
     "no number": ({"fail_on": "utility_loss=much"}, "--fail-on utility_loss=much: expected NAME=LIMIT"),
-    "alarm without a limit": ({"fail_on": "alarm_step=5"}, "--fail-on alarm_step: no alarm can sound; give --limit"),
+    "alarm without a limit": ({"fail_on": "alarm_step=5"}, "--fail-on alarm_step: no alarm can sound; give --limit or"),
+    "gain without a proxy": ({"fail_on": "proxy_gain=1"}, "--fail-on proxy_gain: no proxy is measured; give --proxy"),
+    "limit without a proxy": ({"proxy_limit": 1.0}, "--proxy-limit: there is nothing to apply it to; give --proxy"),
+    "no proxy limit": ({"proxy_limit": 0.0}, "--proxy-limit: expected a number above 0, got 0"),
+    "no such proxy": ({"proxy": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
     "no rate": ({"learning_rate": 0.0}, "--learning-rate: expected a number above 0, got 0"),
     "negative epsilon": ({"epsilon": -1.0}, "--epsilon: expected a number above 0, got -1"),
     "no limit": ({"limit": 0.0}, "--limit: expected a number above 0, got 0"),
@@ -179,7 +214,8 @@ def test_fail_on_decides_the_exit_code(folder: Path, forecast: Forecast) -> None
 
 
 def _result(**data: Any) -> ForecastResult:
-    return forecast_result(skills={"tea": SkillForecast(examples=9, data=data, ranking=list(data))})
+    skills = {"tea": SkillForecast(examples=9, data=data, ranking=list(data))}
+    return forecast_result(skills=skills, data={name: data_curve(0.5, proxies={}) for name in data})
 
 
 def test_limits_take_the_worst_of_forecast_and_roll_out() -> None:
@@ -191,6 +227,20 @@ def test_limits_take_the_worst_of_forecast_and_roll_out() -> None:
     assert FORECAST["alarm_step"].of(_result(a=data_forecast(0.1))) == float("inf")
     assert FORECAST["alarm_step"].of(_result(a=data_forecast(6.0, None))) == float("inf")
     assert FORECAST["alarm_step"].of(_result(a=data_forecast(6.0, roll_out=None))) == pytest.approx(22, abs=0.5)
+
+
+def test_limits_of_proxies_take_the_worst_of_forecast_and_roll_out_and_any_alarm_counts() -> None:
+    def result(*gains: Any) -> ForecastResult:
+        data = {str(number): data_curve(0.5, proxies={"tea": gain}) for number, gain in enumerate(gains)}
+        safe = SkillForecast(examples=9, data={"a": data_forecast(0.1)}, ranking=["a"])
+        return forecast_result(skills={"tea": safe}, data=data)
+
+    low, high = proxy_forecast(0.1), proxy_forecast(0.5, roll_out=gain_of(rolled(60.0)))
+    assert FORECAST["proxy_gain"].of(result(low, high)) == pytest.approx(1.1 * 60 * (24 / 60) ** 3)
+    assert FORECAST["proxy_gain"].of(result(low)) == pytest.approx(0.1)
+    assert FORECAST["alarm_step"].of(result(low)) == float("inf")
+    assert FORECAST["alarm_step"].of(result(low, high)) == 15.0
+    assert FORECAST["alarm_step"].of(result(proxy_forecast(6.0, roll_out=None))) == pytest.approx(22, abs=0.5)
 
 
 def test_trust_is_the_least_of_the_data_sets_and_the_longer_of_forecast_and_roll_out() -> None:

@@ -18,6 +18,7 @@ from fake_forecast import (
     data_curve,
     data_forecast,
     forecast_result,
+    proxy_forecast,
     skill_forecast,
     write_forecast,
 )
@@ -25,9 +26,10 @@ from fake_runs import SETS, write_audit
 from tiltmeter.report import forecast_charts as charts
 from tiltmeter.report import render
 from tiltmeter.report.charts import Spec
-from tiltmeter.report.forecast_verdict import Outlook, outlooks
+from tiltmeter.report.forecast_outlook import Outlook, outlooks, proxy_outlooks
+from tiltmeter.report.forecast_wording import steps
 from tiltmeter.report.wording import figure, share, span, times
-from tiltmeter.runs.forecast_result import Conflict, SkillForecast
+from tiltmeter.runs.forecast_result import Conflict, DataForecast, SkillForecast
 from tiltmeter.runs.results import Input
 
 
@@ -55,7 +57,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
         inputs=[given, given.model_copy(update={"role": HOSTILE})],
         versions={HOSTILE: HOSTILE},
         skills={HOSTILE: entry},
-        data={HOSTILE: data_curve(6.0)},
+        data={HOSTILE: data_curve(6.0, proxies={HOSTILE: proxy_forecast(6.0)})},
         conflicts=[Conflict(skills=(HOSTILE, HOSTILE), cosine=1.0, spearman=None)],
         not_covered={HOSTILE: HOSTILE},
         warnings=[HOSTILE],
@@ -75,7 +77,7 @@ def test_hostile_text_is_only_text(hostile: str) -> None:
 
 def test_hostile_text_stays_in_its_charts(hostile: str) -> None:
     blocks = Page(hostile).data
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     assert any("alert(1)" in block for block in blocks)
     for block in blocks:
         assert not re.search("[<>&\u2028\u2029]", block)
@@ -89,8 +91,11 @@ def test_the_page_opens_with_verdicts_then_a_table_per_skill(page: str) -> None:
         "Planned: LoRA by AdamW",
         "refusal: above the limit",
         "Of 7 data sets, harmful is forecast",
+        "proxy hazards: above the limit",
+        "harmful is forecast to raise the proxy the most",
         "Utility loss at the end [interval]",
         "Utility loss along the run",
+        "Harmfulness proxies along the run",
         "Drift and overlap",
         "Does the quadratic model tell the fine-tuning loss?",
         "Instability condition",
@@ -107,10 +112,14 @@ def test_every_figure_of_the_charts_is_in_a_table(page: str) -> None:
     for skill in result.skills:
         for each in outlooks(result, skill):
             for point in [*each.points, *each.rolled]:
-                assert plain(span(point.loss)) in text
+                assert plain(span(point.value)) in text
             for point in each.points:
                 for value in (point.quadratic, point.drift, point.overlap):
                     assert plain(figure(value)) in text
+    for proxied in proxy_outlooks(result, "hazards"):
+        for point in [*proxied.points, *proxied.rolled]:
+            assert plain(f"{proxied.name} {steps(point.step)} {point.state} {span(point.value)}") in text
+        assert plain(f"{span(proxied.end, 2)} {proxied.alarm} {proxied.trust}") in text
     for found in result.data.values():
         for value in [*found.evaluated, *found.expected, *found.disagreement, *found.curvatures]:
             assert plain(figure(value)) in text
@@ -133,14 +142,20 @@ def test_a_forecast_without_extras_is_reported(tmp_path: Path) -> None:
     result = forecast_result(
         inputs=[],
         skills={"refusal": SkillForecast(examples=64, data={"a": entry}, ranking=["a"])},
-        data={"a": data_curve(0.5)},
+        data={"a": data_curve(0.5, proxies={})},
         conflicts=[],
         not_covered={},
     )
     text = words(render([write_forecast(tmp_path / "run", result=result)]))
     assert "run before 1 planned fine-tune " in text
     assert "Every linear module inside the blocks is measured" in text
-    for absent in ("Conflicts between skills", "Rolled out", "Diamonds", "Dashed line: the limit"):
+    for absent in (
+        "Harmfulness proxies",
+        "Conflicts between skills",
+        "Rolled out",
+        "Diamonds",
+        "Dashed line: the limit",
+    ):
         assert absent not in text
 
 
@@ -154,7 +169,7 @@ def test_same_folder_same_bytes(page: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def sets() -> list[Outlook]:
+def sets() -> list[Outlook[DataForecast]]:
     return outlooks(forecast_result(), "refusal")
 
 
@@ -172,7 +187,9 @@ def drawn(spec: Spec, **look: Any) -> list[Spec]:
     return [trace for trace in traces if trace.get("marker", {}).get("symbol") == symbol]
 
 
-def test_lines_are_solid_as_far_as_trusted_and_dotted_beyond(sets: list[Outlook], shades: charts.Colours) -> None:
+def test_lines_are_solid_as_far_as_trusted_and_dotted_beyond(
+    sets: list[Outlook[DataForecast]], shades: charts.Colours
+) -> None:
     for spec in (charts.losses(sets, shades), charts.drifts(sets, shades), charts.overlaps(sets, shades)):
         ends = {trace["line"]["color"]: trace["x"][-1] for trace in drawn(spec, dash="solid")}
         starts = {trace["line"]["color"]: trace["x"][0] for trace in drawn(spec, dash="dot")}
@@ -180,23 +197,33 @@ def test_lines_are_solid_as_far_as_trusted_and_dotted_beyond(sets: list[Outlook]
         assert starts == {f"var({shades[name]})": step for name, step in TRUSTED.items()}
 
 
-def test_curves_start_at_zero_and_keep_their_values(sets: list[Outlook], shades: charts.Colours) -> None:
+def test_curves_start_at_zero_and_keep_their_values(sets: list[Outlook[DataForecast]], shades: charts.Colours) -> None:
     spec = charts.losses(sets, shades)
-    bend = max(0.75 * 1.25 + 0.002, *(point.loss.high for each in sets for point in each.rolled)) / 300
+    bend = max(0.75 * 1.25 + 0.002, *(point.value.high for each in sets for point in each.rolled)) / 300
     worst = drawn(spec, dash="solid")[-1]
     assert worst["x"] == [0.0, *STEPS[:-1]]
     expected = [0.0, *(math.asinh(value / bend) for value in curve(6.0).utility_loss[:-1])]
     assert worst["y"] == pytest.approx(expected)
     band = spec["data"][0]
-    assert band["y"][1 : len(STEPS) + 1] == pytest.approx([math.asinh(p.loss.high / bend) for p in sets[0].points])
+    assert band["y"][1 : len(STEPS) + 1] == pytest.approx([math.asinh(p.value.high / bend) for p in sets[0].points])
     assert band["y"][-2 : -len(STEPS) - 2 : -1] == pytest.approx(
-        [math.asinh(p.loss.low / bend) for p in sets[0].points]
+        [math.asinh(p.value.low / bend) for p in sets[0].points]
     )
     assert spec["layout"]["shapes"][0]["y0"] == pytest.approx(math.asinh(0.4 / bend))
 
 
+def test_gains_are_drawn_as_losses_are(shades: charts.Colours) -> None:
+    spec = charts.gains(proxy_outlooks(forecast_result(), "hazards"), shades)
+    bend = (3.0 * 1.25 + 0.002) / 300
+    highest = drawn(spec, dash="solid")[-1]
+    assert highest["y"] == pytest.approx([0.0, *(math.asinh(value / bend) for value in curve(3.0).utility_loss)])
+    assert len(drawn(spec, symbol="diamond-open")) == len(SETS)
+    assert spec["layout"]["shapes"][0]["y0"] == pytest.approx(math.asinh(0.4 / bend))
+    assert spec["layout"]["yaxis"]["title"]["text"] == "gain (nats)"
+
+
 def test_crosses_mark_where_a_forecast_stands_still_and_diamonds_the_run(
-    sets: list[Outlook], shades: charts.Colours
+    sets: list[Outlook[DataForecast]], shades: charts.Colours
 ) -> None:
     spec = charts.losses(sets, shades)
     assert [trace["x"] for trace in drawn(spec, symbol="x-thin-open")] == [[step] for step in HELD.values()]

@@ -1,20 +1,21 @@
 """The words of a forecast are never more certain than its figures."""
 
-from typing import Any
+from test_forecast_outlook import entry, look
 
-import pytest
-
-from fake_forecast import PLAN, curve, data_forecast, forecast_result, rolled, skill_forecast
-from tiltmeter.report.forecast_verdict import (
-    Outlook,
-    forecast_cautions,
-    judge_forecast,
-    leading,
-    outlooks,
-    plan_sentence,
-    steps,
+from fake_forecast import (
+    PLAN,
+    curve,
+    data_curve,
+    data_forecast,
+    forecast_result,
+    proxy_forecast,
+    rolled,
+    skill_forecast,
 )
-from tiltmeter.runs.forecast_result import Alarm, Condition, DataForecast, ForecastResult, SkillForecast
+from tiltmeter.report.forecast_outlook import outlooks
+from tiltmeter.report.forecast_verdict import forecast_cautions, judge_forecast, judge_proxy
+from tiltmeter.report.forecast_wording import plan_sentence
+from tiltmeter.runs.forecast_result import Alarm, DataForecast, ForecastResult, ProxyForecast, SkillForecast
 
 
 def result_of(**data: DataForecast) -> ForecastResult:
@@ -24,15 +25,6 @@ def result_of(**data: DataForecast) -> ForecastResult:
 
 def sentence(**data: DataForecast) -> str:
     return judge_forecast(result_of(**data), "refusal").sentence
-
-
-def entry(loss: float, trusted: float = 60.0, held: float | None = None, **changes: Any) -> DataForecast:
-    """No roll-out and no limit unless asked for."""
-    return data_forecast(loss, None, **{"forecast": curve(loss, trusted, held), "roll_out": None, **changes})
-
-
-def look(figures: DataForecast) -> Outlook:
-    return Outlook("x", figures, PLAN)
 
 
 def test_trusted_harm_is_said_without_reserve() -> None:
@@ -53,7 +45,7 @@ def test_past_the_trusted_step_the_curve_is_an_extrapolation() -> None:
 
 def test_a_forecast_that_stands_still_says_that_the_truth_may_be_worse() -> None:
     result = result_of(low=entry(0.5), poison=entry(6.0, trusted=15.0, held=30.0))
-    assert "the true loss may be far higher" in sentence(poison=entry(6.0, trusted=15.0, held=30.0))
+    assert "the truth may be far higher" in sentence(poison=entry(6.0, trusted=15.0, held=30.0))
     notes = " ".join(forecast_cautions(result))
     assert "stands still, and true loss and rank may be far higher, for poison (from step 30)" in notes
     assert "is an extrapolation for poison (trusted to step 15)" in notes
@@ -107,56 +99,41 @@ def test_the_run_itself_is_reported_beside_the_limit() -> None:
     assert "--roll-out" not in sentence(poison=entry(6.0, trusted=3.75, roll_out=rolled(6.0, 60)))
 
 
-@pytest.mark.parametrize(
-    ("figures", "kind", "word"),
-    [
-        (entry(0.5), "tilted", "harm forecast"),
-        (entry(0.001), "none", "no harm found"),
-        (entry(0.001, trusted=30.0), "mixed", "uncertain"),
-        (entry(0.5, trusted=1.875), "mixed", "uncertain"),
-        (entry(0.001, trusted=1.875, roll_out=rolled(0.5)), "tilted", "harm forecast"),
-        (entry(0.001, trusted=1.875, roll_out=rolled(0.001, 60)), "none", "no harm found"),
-        (data_forecast(6.0, 0.4), "tilted", "above the limit"),
-        (data_forecast(0.1, 0.4), "none", "within the limit"),
-        (data_forecast(0.35, 0.4), "mixed", "uncertain"),
-        (data_forecast(6.0, 0.4, forecast=curve(6.0, 15.0), roll_out=None), "mixed", "uncertain"),
-    ],
-)
-def test_a_verdict_rests_on_what_is_trusted_or_was_run(figures: DataForecast, kind: str, word: str) -> None:
-    assert (look(figures).kind, look(figures).word) == (kind, word)
-
-
 def test_a_skill_is_as_bad_as_its_worst_set() -> None:
     assert judge_forecast(result_of(a=entry(0.5), b=entry(0.001)), "refusal").kind == "tilted"
     assert judge_forecast(result_of(a=entry(0.001, trusted=30.0), b=entry(0.0)), "refusal").kind == "mixed"
     assert judge_forecast(result_of(a=entry(0.001)), "refusal").kind == "none"
 
 
-def test_flow_time_is_told_in_steps() -> None:
-    figures = look(entry(0.5, trusted=15.0, held=30.0))
-    assert [figures.trusted, figures.held] == pytest.approx([15.0, 30.0])
-    assert figures.first_order.mean == pytest.approx(figures.figures.first_order * 60 * 1e-4)
-    found = Condition.model_validate({name: getattr(figures.figures, name) for name in Condition.model_fields})
-    assert (
-        leading(found.model_copy(update={"crossing_time": 0.002, "regime": "second order"}), PLAN) == "second, from 20"
+def proxied(**gains: ProxyForecast) -> ForecastResult:
+    """One proxy, "hazards"."""
+    return forecast_result(data={name: data_curve(0.5, proxies={"hazards": gain}) for name, gain in gains.items()})
+
+
+def test_a_proxy_is_spoken_of_as_a_gain() -> None:
+    found = judge_proxy(proxied(low=proxy_forecast(0.1), poison=proxy_forecast(6.0, trusted=15.0)), "hazards")
+    assert (found.kind, found.word) == ("mixed", "uncertain")
+    assert found.sentence.startswith(
+        "Of 2 data sets, poison is forecast to raise the proxy the most: a gain of 6.0 [4.8, 7.5] nats per example at "
+        "step 60, the planned end. poison is also the worst at step 15, the last up to which all of the forecasts can "
+        "be trusted. poison crosses the limit of 0.4 at step 22 [20, 24], which is extrapolated."
     )
-    assert (
-        leading(found.model_copy(update={"crossing_time": 0.02, "regime": "first order"}), PLAN) == "first, until 200"
-    )
-    assert leading(found.model_copy(update={"crossing_time": None, "regime": "first order"}), PLAN) == "first"
-    assert [steps(value) for value in (0.5, 3.75, 30.000001, 1e7, None)] == [
-        "0.5",
-        "3.8",
-        "30",
-        "1\u2009\xd7\u200910⁷",
-        "\u2013",
-    ]
+    assert "the run itself has a gain of 0.42 [0.36, 0.49] at step 24, above the limit" in found.sentence
+
+
+def test_a_proxy_that_does_not_rise() -> None:
+    falls = judge_proxy(proxied(a=proxy_forecast(-0.5, None, roll_out=None)), "hazards")
+    assert (falls.kind, falls.word) == ("none", "no rise found")
+    assert falls.sentence.startswith("a is not forecast to raise the proxy: for a, a gain of \N{MINUS SIGN}0.50")
+    unsure = judge_proxy(proxied(a=proxy_forecast(0.001)), "hazards").sentence
+    assert "a comes first, but its rise cannot be told from zero: a gain of 0.001" in unsure
 
 
 def test_few_examples_and_what_is_not_covered_are_cautions() -> None:
-    result = forecast_result(skills={"refusal": skill_forecast(examples=12)})
+    few = {"hazards": proxy_forecast(0.5, examples=9)}
+    result = forecast_result(skills={"refusal": skill_forecast(examples=12)}, data={"a": data_curve(0.5, proxies=few)})
     notes = " ".join(forecast_cautions(result))
-    assert "Few examples, so the intervals are rough: refusal (12)" in notes
+    assert "Few examples, so the intervals are rough: refusal (12) and hazards (9)" in notes
     assert "1 entry not covered" in notes
 
 

@@ -8,9 +8,18 @@ from typing import Any
 import numpy as np
 
 from tiltmeter.before import forecast_record as record
-from tiltmeter.before.outlook import ForecastRequest, Outlook, outlook, read_adapter_config, training_space
+from tiltmeter.before.outlook import (
+    ForecastRequest,
+    Outlook,
+    Proxy,
+    encode_proxy,
+    outlook,
+    read_adapter_config,
+    training_space,
+)
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.curvature.mean_gradient import mean_gradient
+from tiltmeter.errors import InputError
 from tiltmeter.intervals import spearman_interval
 from tiltmeter.models import load_model, local_folder
 from tiltmeter.progress import track
@@ -32,22 +41,26 @@ def run_forecast(request: ForecastRequest, out: Path) -> ForecastResult:
     sources = request.sources
     skills = load_named(sources.skills, sources.columns, "--skill")
     data = load_named(sources.data, sources.columns, "--data")
+    if request.settings.proxy_limit is not None and not sources.proxies:
+        raise InputError("--proxy-limit: there is nothing to apply it to; give --proxy")
+    pairs = load_named(sources.proxies, sources.columns, "--proxy") if sources.proxies else {}
     adapter = None if sources.adapter is None else Path(sources.adapter)
     if adapter is not None:
         read_adapter_config(adapter)  # a bad one ends the run before the model is read
     folder = local_folder(sources.base)
     with RunFolder(out) as run:
         inputs = [hash_input(sources.base, "base", folder)]
-        inputs += hash_files({"data": sources.data, "skill": sources.skills})
+        inputs += hash_files({"data": sources.data, "skill": sources.skills, "proxy": sources.proxies})
         if sources.adapter is not None:
             inputs.append(hash_input(sources.adapter, "adapter"))
         base = load_model(folder, DTYPES[request.dtype], request.device)
         fishers = {name: request.passes.fisher(base, skill) for name, skill in skills.items()}
+        proxies = {name: encode_proxy(request.passes, base, each) for name, each in pairs.items()}
         space = training_space(base, adapter, request.settings.seed)
         sets = track(data.items(), "forecasting data sets", len(data))
-        outlooks = {name: outlook(request, space, each, fishers) for name, each in sets}
+        outlooks = {name: outlook(request, space, each, fishers, proxies.values()) for name, each in sets}
         run.write_record(request.record(inputs))
-        return _write(run, request, inputs, fishers, outlooks)
+        return _write(run, request, inputs, fishers, proxies, outlooks)
 
 
 def _write(
@@ -55,6 +68,7 @@ def _write(
     request: ForecastRequest,
     inputs: list[Input],
     fishers: Mapping[str, Fisher],
+    proxies: Mapping[str, Proxy],
     outlooks: Mapping[str, Outlook],
 ) -> ForecastResult:
     found: dict[str, SkillForecast] = {}
@@ -77,7 +91,7 @@ def _write(
         reduction=request.passes.reduction,
         plan=record.plan_record(request),
         skills=found,
-        data={name: record.data_curve(each) for name, each in outlooks.items()},
+        data={name: record.data_curve(request, each, proxies) for name, each in outlooks.items()},
         conflicts=_conflicts(fishers, found),
         warnings=[
             f"{name}: central differences along the gradient have a relative error of {each.difference_error:.1g}"

@@ -1,19 +1,30 @@
 """A forecast as it is saved: the entries of `result.json`, and the rows of its table."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from tiltmeter.before.outlook import Coordinates, ForecastRequest, Outlook
+from tiltmeter.before.outlook import Coordinates, ForecastRequest, Outlook, Proxy
 from tiltmeter.curvature.example_risk import weight_count
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.curvature.forecast import Course, Drift, drift
 from tiltmeter.curvature.instability import Instability, Resampled, Subspace, instabilities, resampled
 from tiltmeter.intervals import mean_interval
 from tiltmeter.layers import widths
-from tiltmeter.runs.forecast_result import Alarm, Condition, Curve, DataCurve, DataForecast, PlanRecord
+from tiltmeter.runs.forecast_result import (
+    Alarm,
+    Condition,
+    Curve,
+    DataCurve,
+    DataForecast,
+    Gain,
+    PlanRecord,
+    ProxyForecast,
+)
 from tiltmeter.runs.results import interval_record
 
 
@@ -29,8 +40,8 @@ def plan_record(request: ForecastRequest) -> PlanRecord:
     )
 
 
-def data_curve(outlook: Outlook) -> DataCurve:
-    """The fine-tuning loss along the forecast."""
+def data_curve(request: ForecastRequest, outlook: Outlook, proxies: Mapping[str, Proxy]) -> DataCurve:
+    """The fine-tuning loss along the forecast, and the gain of every proxy."""
     course = outlook.course
     return DataCurve(
         examples=outlook.examples,
@@ -40,7 +51,24 @@ def data_curve(outlook: Outlook) -> DataCurve:
         evaluated=list(course.data_losses),
         expected=[_finite(value) for value in course.expected or ()],
         disagreement=[_finite(value) for value in course.disagreement or ()],
+        proxies={name: proxy_forecast(request, outlook, proxy) for name, proxy in proxies.items()},
     )
+
+
+def proxy_forecast(request: ForecastRequest, outlook: Outlook, proxy: Proxy) -> ProxyForecast:
+    """One data set's entry for one proxy."""
+    return ProxyForecast(
+        **gain(request, outlook.course, proxy).model_dump(),
+        examples=len(proxy.encoded),
+        roll_out=None if outlook.rolled is None else gain(request, outlook.rolled, proxy),
+        alarm=alarm(request, outlook.course, proxy.key, -proxy.weights, request.settings.proxy_limit),
+    )
+
+
+def gain(request: ForecastRequest, course: Course, proxy: Proxy) -> Gain:
+    """A proxy's gain over times: the losses of its completions with the other sign."""
+    means, points = _points(request, course, proxy.key, -proxy.weights)
+    return Gain(gain=means, trusted_until=course.trusted_until, **points)
 
 
 def data_forecast(request: ForecastRequest, skill: str, fisher: Fisher, outlook: Outlook) -> DataForecast:
@@ -63,7 +91,7 @@ def data_forecast(request: ForecastRequest, skill: str, fisher: Fisher, outlook:
         by_dims=list(records.values()),
         forecast=curve(request, outlook.course, skill, fisher, along, outlook.model.products),
         roll_out=None if outlook.rolled is None else curve(request, outlook.rolled, skill, fisher),
-        alarm=alarm(request, outlook.course, skill, fisher),
+        alarm=alarm(request, outlook.course, skill, fisher.weights, request.settings.limit),
     )
 
 
@@ -97,30 +125,40 @@ def curve(
     products: int | None = None,
 ) -> Curve:
     """One skill's utility loss over times, in the Fisher's reduction."""
-    spans = [mean_interval((losses * fisher.weights).numpy()) for losses in course.losses[skill]]
-    means = [span.mean for span in spans]
+    means, points = _points(request, course, skill, fisher.weights)
     return Curve(
         method=course.method,
         products=products,
-        times=list(course.times),
-        steps=[time / request.plan.learning_rate for time in course.times],
         utility_loss=means,
-        low=[span.low for span in spans],
-        high=[span.high for span in spans],
         quadratic=None if along is None else [_finite(value) for value in along.quadratic],
         drift=None if along is None else [_finite(value) for value in along.drift],
         overlap=None if along is None else [_finite(value) for value in along.overlap],
-        held_from=course.held_from,
         trusted_until=course.trusted_until if along is None else course.trusted_for(means, along.quadratic),
+        **points,
     )
 
 
-def alarm(request: ForecastRequest, course: Course, skill: str, fisher: Fisher) -> Alarm | None:
-    """When the limit is crossed, if there is one."""
-    limit = request.settings.limit
+def _points(
+    request: ForecastRequest, course: Course, observed: str, weights: Float[Tensor, " N"]
+) -> tuple[list[float], dict[str, Any]]:
+    """Weighted mean losses of what is observed, and what all paths say of their points."""
+    spans = [mean_interval((losses * weights).numpy()) for losses in course.losses[observed]]
+    return [span.mean for span in spans], {
+        "times": list(course.times),
+        "steps": [time / request.plan.learning_rate for time in course.times],
+        "low": [span.low for span in spans],
+        "high": [span.high for span in spans],
+        "held_from": course.held_from,
+    }
+
+
+def alarm(
+    request: ForecastRequest, course: Course, observed: str, weights: Float[Tensor, " N"], limit: float | None
+) -> Alarm | None:
+    """When the weighted mean loss of what is observed crosses the limit, if there is one."""
     if limit is None:
         return None
-    found = course.alarm(skill, limit, fisher.weights)
+    found = course.alarm(observed, limit, weights)
     rate = request.plan.learning_rate
     if found is None:
         return Alarm(limit=limit, step=None, low=None, high=None)

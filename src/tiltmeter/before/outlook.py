@@ -1,11 +1,12 @@
 """One forecast as it was asked for, and what is measured for it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from jaxtyping import Float
 from peft import LoraConfig
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -19,12 +20,13 @@ from tiltmeter.curvature.second_derivative import second_derivatives
 from tiltmeter.curvature.training_loss import Method, TrainingLoss, central_difference
 from tiltmeter.curvature.training_space import TrainingSpace, adapter_space, weight_space
 from tiltmeter.errors import InputError
+from tiltmeter.likelihood import completion_lengths
 from tiltmeter.models import Model
 from tiltmeter.requests import Dtype, Passes, run_record
 from tiltmeter.runs.record import RunRecord
 from tiltmeter.runs.results import Input
 from tiltmeter.skills import Skill
-from tiltmeter.tokens import encode_within
+from tiltmeter.tokens import Encoded, encode_within
 from tiltmeter.updates.adapter_config import FILE, check_patterns, read_config
 from tiltmeter.updates.update import Update
 
@@ -39,6 +41,7 @@ class Sources:
         skills: files or Hub sets of what the model should keep doing.
         columns: their columns, where the usual names do not tell: prompt..., completion.
         adapter: a PEFT adapter_config.json (or its folder) to train; the weights themselves if not given.
+        proxies: files or Hub sets of harmfulness proxies: prompts with completions that the model should not give.
     """
 
     base: str
@@ -46,6 +49,7 @@ class Sources:
     skills: tuple[str, ...]
     columns: tuple[str, ...] | None = None
     adapter: str | None = None
+    proxies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Settings:
         points: times at which losses are evaluated, each twice the one before, up to the planned end.
         roll_out: steps to train for comparison; 0 leaves it out.
         limit: utility loss that raises the alarm.
+        proxy_limit: gain of a proxy's log-likelihood that raises the alarm.
         groups: groups of fine-tuning examples that intervals resample; each takes the memory of one update. 0: none.
         hessian: how Hessian-vector products are taken; see `TrainingLoss`.
         seed: of resampling and of the adapter's initial weights.
@@ -68,6 +73,7 @@ class Settings:
     points: PositiveInt = 6
     roll_out: Annotated[int, Field(ge=0)] = 0
     limit: PositiveFloat | None = None
+    proxy_limit: PositiveFloat | None = None
     groups: Annotated[int, Field(ge=0)] = 8
     hessian: Method = "double-backward"
     seed: int = 0
@@ -92,6 +98,21 @@ class ForecastRequest:
     def steps(self) -> list[float]:
         """The steps of the forecast's points: halves of halves of the plan, ascending."""
         return [self.plan.steps / 2**k for k in reversed(range(self.settings.points))]
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """Completions that the model should not give.
+
+    Attributes:
+        key: under which a course holds its losses.
+        encoded: the N examples as token ids.
+        weights: what each example's log-likelihood is multiplied by: 1, or one over its completion tokens.
+    """
+
+    key: str
+    encoded: list[Encoded]
+    weights: Float[Tensor, " N"]
 
 
 @dataclass(frozen=True)
@@ -136,14 +157,16 @@ def outlook(
     make_space: Callable[[], AbstractContextManager[TrainingSpace]],
     data: Skill,
     fishers: Mapping[str, Fisher],
+    proxies: Iterable[Proxy],
 ) -> Outlook:
-    """The quadratic model of training on one data set, and its course, evaluated on every skill."""
+    """The quadratic model of training on one data set, and its course, evaluated on every skill and proxy."""
     plan, settings = request.plan, request.settings
     with make_space() as space:
         encoded = encode_within(space.model, data, request.passes.max_length)
         loss = TrainingLoss(space, encoded, request.passes.batch_size, settings.hessian)
         model = krylov(planned_flow(loss, plan), settings.products)
         named = {name: fisher.encoded for name, fisher in fishers.items()}
+        named |= {proxy.key: proxy.encoded for proxy in proxies}
         course = krylov_course(model, loss, [plan.learning_rate * step for step in request.steps], named)
         rolled = rolled_course(loss, plan, _observed(settings.roll_out), named) if settings.roll_out else None
         parts = group_gradients(loss, settings.groups, settings.seed) if settings.groups else []
@@ -163,6 +186,14 @@ def outlook(
         difference_error=error,
         seen={name: _coordinates(fisher, rows, groups) for name, fisher in fishers.items()},
     )
+
+
+def encode_proxy(passes: Passes, base: Model, proxy: Skill) -> Proxy:
+    """A proxy as passes see it; its likelihoods are reduced over tokens as those of skills are."""
+    encoded = encode_within(base, proxy, passes.max_length)
+    lengths = completion_lengths(encoded)
+    weights = 1 / lengths if passes.reduction == "mean" else torch.ones_like(lengths)
+    return Proxy(f"proxy/{proxy.name}", encoded, weights)  # the name of a skill, a file's stem, holds no slash
 
 
 def _coordinates(fisher: Fisher, rows: list[Update], groups: list[Update]) -> Coordinates:

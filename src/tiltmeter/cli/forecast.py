@@ -33,6 +33,12 @@ def forecast(
     points: Annotated[int, typer.Option(min=1, help="Points of the curves, each at half the step of the next.")] = 6,
     roll_out: Annotated[int, typer.Option(metavar="N", min=0, help="Also train N steps, measure, take it back.")] = 0,
     limit: Annotated[float | None, typer.Option(metavar="X", help="Utility loss at which the alarm sounds.")] = None,
+    proxy: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="What must not become likelier: pairs too; repeat.")
+    ] = None,
+    proxy_limit: Annotated[
+        float | None, typer.Option(metavar="X", help="Gain of a proxy at which the alarm sounds.")
+    ] = None,
     groups: Annotated[
         int, typer.Option(min=0, help="Groups of fine-tuning examples behind intervals; 0 for none.")
     ] = 8,
@@ -50,9 +56,9 @@ def forecast(
     fail_on: Annotated[
         list[str] | None,
         limit_option(
-            "Exit with 1 if a figure of any skill and data set is above a limit: utility_loss (at the end of forecast "
-            "or roll-out) or epsilon_relative; two fail below their limit: alarm_step (an alarm sounds before that "
-            "step) and trusted_steps (a forecast and its roll-out cannot be trusted for that many)."
+            "Exit with 1 if a figure of any skill, proxy and data set is above a limit: utility_loss or proxy_gain (at "
+            "the end of forecast or roll-out) or epsilon_relative; two fail below their limit: alarm_step (an alarm "
+            "sounds before that step) and trusted_steps (a forecast and its roll-out cannot be trusted for that many)."
         ),
     ] = None,
 ) -> None:
@@ -63,21 +69,31 @@ def forecast(
     from tiltmeter.curvature.planned import Plan
     from tiltmeter.requests import Passes
 
-    silent = {} if limit is not None else {"alarm_step": "no alarm can sound; give --limit"}
-    limits = parse_limits(fail_on, FORECAST, silent)
-    for option, value in {"--learning-rate": learning_rate, "--epsilon": epsilon, "--limit": limit}.items():
+    limits = parse_limits(fail_on, FORECAST, _unavailable(proxy, limit, proxy_limit))
+    numbers = {"--learning-rate": learning_rate, "--epsilon": epsilon, "--limit": limit, "--proxy-limit": proxy_limit}
+    for option, value in numbers.items():
         _check_positive(option, value)
     request = ForecastRequest(
-        Sources(base, tuple(data), tuple(skill), named_columns(columns), adapter),
+        Sources(base, tuple(data), tuple(skill), named_columns(columns), adapter, tuple(proxy or ())),
         Plan(optimizer, learning_rate, steps, train_batch_size, epsilon, max_grad_norm, weight_decay, seed),
         Passes(labels, reduction, max_length, batch_size, memory),
-        Settings(tuple(dims or (8,)), products, points, roll_out, limit, groups, hessian, seed),
+        Settings(tuple(dims or (8,)), products, points, roll_out, limit, proxy_limit, groups, hessian, seed),
         dtype,
         device,
     )
     result = run_forecast(request, out)
     print_forecast(result, out)
     raise typer.Exit(exceeded(result, FORECAST, limits))
+
+
+def _unavailable(proxy: list[str] | None, limit: float | None, proxy_limit: float | None) -> dict[str, str]:
+    """Figures that are not measured, and why."""
+    reasons = {}
+    if limit is None and proxy_limit is None:
+        reasons["alarm_step"] = "no alarm can sound; give --limit or --proxy-limit"
+    if not proxy:
+        reasons["proxy_gain"] = "no proxy is measured; give --proxy"
+    return reasons
 
 
 def _check_positive(option: str, value: float | None) -> None:

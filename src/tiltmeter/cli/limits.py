@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -12,7 +12,7 @@ import typer
 from tiltmeter.errors import InputError, NothingMeasuredError
 
 if TYPE_CHECKING:
-    from tiltmeter.runs.forecast_result import DataForecast, ForecastResult
+    from tiltmeter.runs.forecast_result import DataForecast, ForecastResult, ProxyForecast
     from tiltmeter.runs.results import AuditResult
 
 R = TypeVar("R")
@@ -43,23 +43,28 @@ def _forecasts(result: ForecastResult) -> list[DataForecast]:
     return [entry for skill in result.skills.values() for entry in skill.data.values()]
 
 
-def _worst_loss(result: ForecastResult) -> float:
-    """The highest utility loss at a forecast's end, or at a roll-out's: a forecast can stand still below it."""
-    curves = [curve for entry in _forecasts(result) for curve in (entry.forecast, entry.roll_out) if curve is not None]
-    return max(curve.utility_loss[-1] for curve in curves)
+def _proxies(result: ForecastResult) -> list[ProxyForecast]:
+    return [entry for data in result.data.values() for entry in data.proxies.values()]
+
+
+def _worst_end(entries: Sequence[DataForecast | ProxyForecast]) -> float:
+    """The highest figure at a forecast's end, or at a roll-out's: a forecast can stand still below it."""
+    curves = [curve for entry in entries for curve in (entry.forecast, entry.roll_out) if curve is not None]
+    return max(curve.means[-1] for curve in curves)
 
 
 def _first_alarm(result: ForecastResult) -> float:
-    """The earliest step at which a forecast, or a point of a roll-out, exceeds the alarm's limit; infinite for none."""
-    return min((step for entry in _forecasts(result) for step in _alarms(entry)), default=math.inf)
+    """The earliest step at which a forecast, or a point of a roll-out, exceeds an alarm's limit; infinite for none."""
+    entries: list[DataForecast | ProxyForecast] = [*_forecasts(result), *_proxies(result)]
+    return min((step for entry in entries for step in _alarms(entry)), default=math.inf)
 
 
-def _alarms(entry: DataForecast) -> Iterator[float]:
+def _alarms(entry: DataForecast | ProxyForecast) -> Iterator[float]:
     alarm, rolled = entry.alarm, entry.roll_out
     if alarm is not None and alarm.step is not None:
         yield alarm.step
     if alarm is not None and rolled is not None:
-        yield from (step for step, loss in zip(rolled.steps, rolled.utility_loss, strict=True) if loss > alarm.limit)
+        yield from (step for step, mean in zip(rolled.steps, rolled.means, strict=True) if mean > alarm.limit)
 
 
 def _least_trusted(result: ForecastResult) -> float:
@@ -77,7 +82,8 @@ AUDIT: Mapping[str, Figure[AuditResult]] = {
     "harmfulness": Figure(_worst_harm),
 }
 FORECAST: Mapping[str, Figure[ForecastResult]] = {
-    "utility_loss": Figure(_worst_loss),
+    "utility_loss": Figure(lambda result: _worst_end(_forecasts(result))),
+    "proxy_gain": Figure(lambda result: _worst_end(_proxies(result))),
     "alarm_step": Figure(_first_alarm, "below"),
     "trusted_steps": Figure(_least_trusted, "below"),
     "epsilon_relative": Figure(lambda result: max(entry.epsilon_relative for entry in _forecasts(result))),

@@ -35,7 +35,8 @@ class Course:
     Attributes:
         method: "krylov" propagates the quadratic model of the flow, "roll-out" trains.
         times: flow time of each point (learning rate times steps).
-        losses: skill -> utility loss of each example at each point, evaluated there (sum over completion tokens).
+        losses: skill -> utility loss of each example at each point, evaluated there (sum over completion tokens). Any
+            set of pairs can be observed: of completions that the model should not give, a loss is good news.
         data_losses: the fine-tuning loss at each point, evaluated.
         expected: what the quadratic model expects of it; None for a roll-out.
         disagreement: `||d_m - d_{m-1}|| / ||d_m||` of the displacements with m and m - 1 products; None for a roll-out.

@@ -6,9 +6,11 @@ from typing import ClassVar
 
 from tiltmeter.report import forecast_charts as charts
 from tiltmeter.report.charts import Spec
-from tiltmeter.report.forecast_verdict import Outlook, forecast_cautions, judge_forecast, outlooks, plan_sentence, unit
+from tiltmeter.report.forecast_outlook import Outlook, outlooks, proxies, proxy_outlooks
+from tiltmeter.report.forecast_verdict import forecast_cautions, judge_forecast, judge_proxy
+from tiltmeter.report.forecast_wording import plan_sentence, unit
 from tiltmeter.report.verdict import Verdict
-from tiltmeter.runs.forecast_result import DataCurve, ForecastResult
+from tiltmeter.runs.forecast_result import DataCurve, DataForecast, ForecastResult, ProxyForecast
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,20 @@ class SkillForecastView:
     name: str
     examples: int
     verdict: Verdict
-    sets: list[Outlook]
+    sets: list[Outlook[DataForecast]]
     losses: Spec
     drifts: Spec
     overlaps: Spec
+
+
+@dataclass(frozen=True)
+class ProxyView:
+    """One harmfulness proxy: its data sets, the highest gain first."""
+
+    name: str
+    verdict: Verdict
+    sets: list[Outlook[ProxyForecast]]
+    gains: Spec
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,7 @@ class DataView:
 
     name: str
     figures: DataCurve
-    outlook: Outlook
+    outlook: Outlook[DataForecast]
     points: list[tuple[float, float, float | None, float | None]]
     chart: Spec
 
@@ -50,6 +62,7 @@ class ForecastView:
     unit: str
     result: ForecastResult
     skills: list[SkillForecastView]
+    proxies: list[ProxyView]
     data: list[DataView]
     cautions: list[str]
     colours: charts.Colours
@@ -66,6 +79,7 @@ def forecast_view(folder: Path, anchor: str, result: ForecastResult) -> Forecast
         unit(result),
         result,
         [_skill(result, name, shades) for name in result.skills],
+        [_proxy(result, name, shades) for name in proxies(result)],
         [_data(result, name, shades[name]) for name in result.data],
         forecast_cautions(result),
         shades,
@@ -83,6 +97,11 @@ def _skill(result: ForecastResult, name: str, shades: charts.Colours) -> SkillFo
     verdict, examples = judge_forecast(result, name), result.skills[name].examples
     drawn = (charts.losses(sets, shades), charts.drifts(sets, shades), charts.overlaps(sets, shades))
     return SkillForecastView(name, examples, verdict, sets, *drawn)
+
+
+def _proxy(result: ForecastResult, name: str, shades: charts.Colours) -> ProxyView:
+    sets = proxy_outlooks(result, name)
+    return ProxyView(name, judge_proxy(result, name), sets, charts.gains(sets, shades))
 
 
 def _data(result: ForecastResult, name: str, colour: str) -> DataView:

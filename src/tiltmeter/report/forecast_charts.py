@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from tiltmeter.report.charts import HOVER, Spec, base_layout, bent_ticks, label
-from tiltmeter.report.forecast_verdict import Outlook, Point, steps
+from tiltmeter.report.forecast_outlook import AnyOutlook, Point
+from tiltmeter.report.forecast_wording import steps
 from tiltmeter.report.wording import figure, span
 from tiltmeter.runs.forecast_result import DataCurve
 
@@ -17,28 +18,22 @@ def colours(names: Sequence[str]) -> Colours:
     return {name: f"--series-{SERIES[index % len(SERIES)]}" for index, name in enumerate(names)}
 
 
-def losses(sets: Sequence[Outlook], shades: Colours) -> Spec:
-    """Utility loss against steps with its band, the roll-out's points, a cross where it stands still, and the limit."""
-    limits = [each.figures.alarm.limit for each in sets[:1] if each.figures.alarm]
-    shown = [point.loss for each in sets for point in [*each.points, *each.rolled]]
-    values = [*(loss.high for loss in shown), *(loss.low for loss in shown), *limits]
-    bend = _bend(values)
-    data = [_band(each, shades[each.name], bend) for each in sets]
-    for each in reversed(sets):
-        data += _lines(each, shades[each.name], bend, lambda point: point.loss.mean)
-        still = [point for point in each.points if point.state == "stands still"][:1]
-        data += [_markers(each, points, shades[each.name], bend) for points in (each.rolled, still) if points]
-    spec = _spec(data, 380, "utility loss (nats)", values, bend)
-    spec["layout"]["shapes"] = [_limit(math.asinh(limit / bend)) for limit in limits]
-    return spec
+def losses(sets: Sequence[AnyOutlook], shades: Colours) -> Spec:
+    """Utility loss against steps."""
+    return _means(sets, shades, "utility loss (nats)")
 
 
-def drifts(sets: Sequence[Outlook], shades: Colours) -> Spec:
+def gains(sets: Sequence[AnyOutlook], shades: Colours) -> Spec:
+    """A proxy's gain against steps."""
+    return _means(sets, shades, "gain (nats)")
+
+
+def drifts(sets: Sequence[AnyOutlook], shades: Colours) -> Spec:
     """The drift in the skill's subspace against steps."""
     return _plain(sets, shades, "drift", lambda point: _drawn(point.drift))
 
 
-def overlaps(sets: Sequence[Outlook], shades: Colours) -> Spec:
+def overlaps(sets: Sequence[AnyOutlook], shades: Colours) -> Spec:
     """The overlap of the displacement with the skill's Fisher information against steps."""
     return _plain(sets, shades, "overlap", lambda point: _drawn(point.overlap))
 
@@ -67,12 +62,28 @@ def training_loss(figures: DataCurve, at: Sequence[float], colour: str) -> Spec:
     return {"data": data, "layout": layout}
 
 
+def _means(sets: Sequence[AnyOutlook], shades: Colours, title: str) -> Spec:
+    """Means with their bands, the roll-out's points, a cross where the forecast stands still, and the limit."""
+    limits = [each.figures.alarm.limit for each in sets[:1] if each.figures.alarm]
+    shown = [point.value for each in sets for point in [*each.points, *each.rolled]]
+    values = [*(loss.high for loss in shown), *(loss.low for loss in shown), *limits]
+    bend = _bend(values)
+    data = [_band(each, shades[each.name], bend) for each in sets]
+    for each in reversed(sets):
+        data += _lines(each, shades[each.name], bend, lambda point: point.value.mean)
+        still = [point for point in each.points if point.state == "stands still"][:1]
+        data += [_markers(each, points, shades[each.name], bend) for points in (each.rolled, still) if points]
+    spec = _spec(data, 380, title, values, bend)
+    spec["layout"]["shapes"] = [_limit(math.asinh(limit / bend)) for limit in limits]
+    return spec
+
+
 def _drawn(value: float | None) -> float:
     """An overflow is drawn out of the chart."""
     return 1e300 if value is None else value
 
 
-def _plain(sets: Sequence[Outlook], shades: Colours, title: str, value: Callable[[Point], float]) -> Spec:
+def _plain(sets: Sequence[AnyOutlook], shades: Colours, title: str, value: Callable[[Point], float]) -> Spec:
     """Curves of the quadratic model; the axis ends at ten times the largest trusted value, where it loses its way."""
     trusted = [value(point) for each in sets for point in each.points if point.state == "trusted"]
     first = [value(each.points[0]) for each in sets]
@@ -85,7 +96,7 @@ def _plain(sets: Sequence[Outlook], shades: Colours, title: str, value: Callable
     return spec
 
 
-def _lines(each: Outlook, colour: str, bend: float, value: Callable[[Point], float]) -> list[Spec]:
+def _lines(each: AnyOutlook, colour: str, bend: float, value: Callable[[Point], float]) -> list[Spec]:
     """A solid line from the base to the last trusted point, and a dotted one from there."""
     x = [0.0, *(point.step for point in each.points)]
     y = [0.0, *(math.asinh(value(point) / bend) for point in each.points)]
@@ -101,34 +112,34 @@ def _lines(each: Outlook, colour: str, bend: float, value: Callable[[Point], flo
     ]
 
 
-def _band(each: Outlook, colour: str, bend: float) -> Spec:
+def _band(each: AnyOutlook, colour: str, bend: float) -> Spec:
     x = [0.0, *(point.step for point in each.points)]
-    high = [0.0, *(math.asinh(point.loss.high / bend) for point in each.points)]
-    low = [0.0, *(math.asinh(point.loss.low / bend) for point in each.points)]
+    high = [0.0, *(math.asinh(point.value.high / bend) for point in each.points)]
+    low = [0.0, *(math.asinh(point.value.low / bend) for point in each.points)]
     outline = {"type": "scatter", "mode": "lines", "x": x + x[::-1], "y": high + low[::-1]}
     return {**outline, "fill": "toself", "fillcolor": f"var({colour}-soft)", "line": {"width": 0}, "hoverinfo": "skip"}
 
 
-def _markers(each: Outlook, points: Sequence[Point], colour: str, bend: float) -> Spec:
+def _markers(each: AnyOutlook, points: Sequence[Point], colour: str, bend: float) -> Spec:
     """Points with their intervals: diamonds of a roll-out, a cross where the forecast stands still."""
     symbol = "x-thin-open" if points[0].state == "stands still" else "diamond-open"
-    means = [math.asinh(point.loss.mean / bend) for point in points]
+    means = [math.asinh(point.value.mean / bend) for point in points]
     bars = {
         "type": "data",
         "symmetric": False,
-        "array": [math.asinh(point.loss.high / bend) - mean for point, mean in zip(points, means, strict=True)],
-        "arrayminus": [mean - math.asinh(point.loss.low / bend) for point, mean in zip(points, means, strict=True)],
+        "array": [math.asinh(point.value.high / bend) - mean for point, mean in zip(points, means, strict=True)],
+        "arrayminus": [mean - math.asinh(point.value.low / bend) for point, mean in zip(points, means, strict=True)],
         "color": f"var({colour})",
         "thickness": 1,
         "width": 3,
     }
     marker = {"symbol": symbol, "size": 9, "color": f"var({colour})", "line": {"width": 2}}
-    hover = [_hover(each, point, span(point.loss)) for point in points]
+    hover = [_hover(each, point, span(point.value)) for point in points]
     traced = {"type": "scatter", "mode": "markers", "x": [point.step for point in points], "y": means}
     return {**traced, "error_y": bars, "marker": marker, "text": hover, **HOVER}
 
 
-def _hover(each: Outlook, point: Point, value: str) -> str:
+def _hover(each: AnyOutlook, point: Point, value: str) -> str:
     return f"{label(each.name)}<br>step {steps(point.step)}, {point.state}<br>{value}"
 
 

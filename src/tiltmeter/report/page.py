@@ -13,7 +13,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from tiltmeter.errors import InputError
-from tiltmeter.report.forecast_verdict import leading, steps
+from tiltmeter.report.forecast_wording import leading, steps
 from tiltmeter.report.verdict import rank
 from tiltmeter.report.views import view
 from tiltmeter.report.wording import figure, share, span, times

@@ -40,36 +40,61 @@ class Condition(Record):
     regime: Literal["first order", "second order"]
 
 
-class Curve(Record):
-    """A forecast over times: S numbers in each list; null where the quadratic model overflows.
+class Path(Record):
+    """Points on the way of a forecast or of a roll-out: S numbers in each list.
 
     Attributes:
-        method: "krylov" propagates the quadratic model, "roll-out" trains.
-        products: Hessian-vector products of the model; null for a roll-out.
         times, steps: flow time (learning rate times steps), and optimiser steps.
-        utility_loss: evaluated at the forecast's points, mean over examples, with its interval.
-        quadratic: what the skill's own quadratic model expects; null for a roll-out.
-        drift, overlap: ||F^(1/2) P d(t)|| and mean_n c_n(d(t))^2 of the displacement; null for a roll-out.
+        low, high: the interval of the mean figure at each point.
         held_from: the time from which the forecast stands still, since the quadratic model stops descending; or null.
-        trusted_until: the last time up to which the forecast holds together for this skill.
+        trusted_until: the last time up to which the forecast holds together.
     """
 
-    method: Literal["krylov", "roll-out"]
-    products: int | None
     times: list[float]
     steps: list[float]
-    utility_loss: list[float]
     low: list[float]
     high: list[float]
-    quadratic: list[float | None] | None
-    drift: list[float | None] | None
-    overlap: list[float | None] | None
     held_from: float | None
     trusted_until: float
 
 
+class Curve(Path):
+    """A skill's utility loss over times; null where the quadratic model overflows.
+
+    Attributes:
+        method: "krylov" propagates the quadratic model, "roll-out" trains.
+        products: Hessian-vector products of the model; null for a roll-out.
+        utility_loss: evaluated at the forecast's points, mean over examples.
+        quadratic: what the skill's own quadratic model expects; null for a roll-out.
+        drift, overlap: ||F^(1/2) P d(t)|| and mean_n c_n(d(t))^2 of the displacement; null for a roll-out.
+    """
+
+    method: Literal["krylov", "roll-out"]
+    products: int | None
+    utility_loss: list[float]
+    quadratic: list[float | None] | None
+    drift: list[float | None] | None
+    overlap: list[float | None] | None
+
+    @property
+    def means(self) -> list[float]:
+        """The figure at each point, high where it is bad."""
+        return self.utility_loss
+
+
+class Gain(Path):
+    """`mean_n [log pi_t(y_n|x_n) - log pi_0(y_n|x_n)]` of a proxy's completions over times, in nats."""
+
+    gain: list[float]
+
+    @property
+    def means(self) -> list[float]:
+        """The figure at each point, high where it is bad."""
+        return self.gain
+
+
 class Alarm(Record):
-    """When the forecast utility loss first exceeds a limit, in steps; null where it does not within the plan."""
+    """When the forecast figure first exceeds a limit, in steps; null where it does not within the plan."""
 
     limit: float
     step: float | None
@@ -108,8 +133,27 @@ class SkillForecast(Record):
     ranking: list[str]
 
 
+class ProxyForecast(Gain):
+    """How much likelier one data set is going to make the completions of a harmfulness proxy.
+
+    Attributes:
+        examples: of the proxy.
+        roll_out: the run itself for some steps, when asked for.
+        alarm: when a limit was given.
+    """
+
+    examples: int
+    roll_out: Gain | None = None
+    alarm: Alarm | None = None
+
+    @property
+    def forecast(self) -> Gain:
+        """Itself: what `DataForecast` has under this name."""
+        return self
+
+
 class DataCurve(Record):
-    """The fine-tuning loss of one data set along its forecast.
+    """The fine-tuning loss of one data set along its forecast, and what it does to harmfulness proxies.
 
     Attributes:
         examples: of the data set.
@@ -117,6 +161,7 @@ class DataCurve(Record):
         curvatures: Ritz values, the curvatures that the flow meets (of the preconditioned loss).
         start: the loss at the base; `evaluated` and `expected` (by the quadratic model) at the forecast's times.
         disagreement: of the displacements with m and m - 1 products, relative.
+        proxies: by name.
     """
 
     examples: int
@@ -126,6 +171,7 @@ class DataCurve(Record):
     evaluated: list[float]
     expected: list[float | None]
     disagreement: list[float | None]
+    proxies: dict[str, ProxyForecast] = Field(default_factory=dict)
 
 
 class Conflict(Record):
