@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -11,6 +12,9 @@ from tiltmeter.errors import InputError
 from tiltmeter.updates.delta import Delta, Dense, LowRank, add, inner
 from tiltmeter.updates.files import Reading
 from tiltmeter.updates.finite import is_finite
+
+if TYPE_CHECKING:
+    from tiltmeter.updates.saving import EnergyLost
 
 
 class Update(Mapping[str, Delta]):
@@ -40,7 +44,7 @@ class Update(Mapping[str, Delta]):
         self.kind = kind
         self.not_covered = dict(not_covered or {})
 
-    # Reading: each has a file of its own.
+    # Reading and saving: each has a file of its own.
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor | tuple[Tensor, Tensor]]) -> "Update":
@@ -77,6 +81,12 @@ class Update(Mapping[str, Delta]):
         from tiltmeter.updates.nulls import same_spectrum
 
         return same_spectrum(update, seed)
+
+    def save_adapter(self, folder: str | Path, base: str | Path | None = None, rank: int | None = None) -> "EnergyLost":
+        """Write the update as a PEFT LoRA adapter; see `tiltmeter.updates.saving.save_adapter`."""
+        from tiltmeter.updates.saving import save_adapter
+
+        return save_adapter(self, Path(folder), _path(base), rank)
 
     # The mapping.
 
