@@ -55,7 +55,7 @@ def difference(after: Weights, before: Weights) -> Weights:
     return {name: after[name] - before[name] for name in after if not torch.equal(after[name], before[name])}
 
 
-def adapter(folder: Path, family: str = "llama", changes_base: bool = False, **config: Any) -> Weights:
+def adapter(folder: Path, family: str = "llama", changes_base: bool = False, seed: int = 1, **config: Any) -> Weights:
     """Save `base/`, `adapter/` (and `initial/`) below the folder; what PEFT's merge changes, by parameter."""
     base = model(family)
     base.save_pretrained(folder / "base")
@@ -66,7 +66,7 @@ def adapter(folder: Path, family: str = "llama", changes_base: bool = False, **c
     if changes_base:
         tuned.save_pretrained(folder / "initial")
         before = weights(_merged(tuned))
-    shaken(tuned, lambda name: dict(tuned.named_parameters())[name].requires_grad)
+    shaken(tuned, lambda name: dict(tuned.named_parameters())[name].requires_grad, seed)
     tuned.save_pretrained(folder / "adapter")
     return difference(weights(_merged(tuned)), before)
 

@@ -1,10 +1,12 @@
 """Every pair of several updates over all modules: figures of each module, block and the whole, with their nulls."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -12,11 +14,11 @@ import torch
 from tiltmeter.errors import InputError
 from tiltmeter.geometry.figures import Figures, Mean, Summary
 from tiltmeter.geometry.nulls import Pool
-from tiltmeter.geometry.pairs import ModuleComparison, ModulePair, RowSpaces, compare_module
+from tiltmeter.geometry.pairs import ModulePair, ModulePairs, RowSpaces
 from tiltmeter.geometry.similarity import Dims
 from tiltmeter.progress import track
 from tiltmeter.updates.delta import LowRank
-from tiltmeter.updates.update import Update
+from tiltmeter.updates.update import DIFFERENCE, Update
 
 DIMS = Dims()
 SHARED = 0.5  # of the way from independent row spaces to equal ones: above it they have a common origin
@@ -120,29 +122,49 @@ def compare(
     pairs: dict[tuple[int, int], PairComparison] = {}
     done = track(_in_threads(work, modules, updates), "comparing modules", len(modules))
     for module, found in zip(modules, done, strict=True):
-        for name, norm, rank, error in zip(names, found.norms, found.ranks, found.errors, strict=True):
-            if rank:
-                changes[name][module] = Change(norm, rank, error)
+        for place, change in found.changes.items():
+            changes[names[place]][module] = change
         for places, pair in found.pairs.items():
             block = 0 if blocks is None else blocks[module]
             pairs.setdefault(places, PairComparison()).add(module, block, pair)
     return Comparison(changes, {(names[a], names[b]): pair for (a, b), pair in sorted(pairs.items())})
 
 
-def _compare_module(updates: Mapping[str, Update], pool: Pool, accuracy: float, module: str) -> ModuleComparison:
-    deltas = {name: update.get(module) for name, update in updates.items()}
-    shapes = {delta.shape: name for name, delta in deltas.items() if delta is not None}
+@dataclass(frozen=True)
+class _Module:
+    """One module of all updates: (update's place, change), and (places) -> pair."""
+
+    changes: Mapping[int, Change]
+    pairs: Mapping[tuple[int, int], ModulePair]
+
+
+def _compare_module(updates: Mapping[str, Update], pool: Pool, accuracy: float, module: str) -> _Module:
+    deltas = {k: delta for k, update in enumerate(updates.values()) if (delta := update.get(module)) is not None}
+    names, kinds = list(updates), [update.kind for update in updates.values()]
+    shapes = {delta.shape: names[k] for k, delta in deltas.items()}
     if len(shapes) > 1:
         (one, first), (two, second) = list(shapes.items())[:2]
         raise InputError(
             f"module {module}: {list(one)} in {first}, {list(two)} in {second}: updates of different bases"
         )
-    return compare_module(module, list(deltas.values()), pool, accuracy)
+    both = ModulePairs(list(deltas.values()), [kinds[k] != DIFFERENCE for k in deltas], pool, accuracy, module)
+    frames = both.frames
+    changes = {
+        k: Change(math.sqrt(frames.energy(place)), len(frames.values[place]), frames.changes[place].error)
+        for place, k in enumerate(deltas)
+        if len(frames.values[place])
+    }
+    pairs = {
+        (a, b): both.pair(one, two)
+        for (one, a), (two, b) in combinations(enumerate(deltas), 2)
+        if a in changes and b in changes
+    }
+    return _Module(changes, pairs)
 
 
 def _in_threads(
-    work: Callable[[str], ModuleComparison], modules: Sequence[str], updates: Mapping[str, Update]
-) -> Iterator[ModuleComparison]:
+    work: Callable[[str], _Module], modules: Sequence[str], updates: Mapping[str, Update]
+) -> Iterator[_Module]:
     """Modules side by side where changes are low rank, whose products are too small for a library's own threads.
 
     Dense changes come one after the other, so that one tensor pair of each checkpoint is in memory.

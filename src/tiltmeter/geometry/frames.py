@@ -24,21 +24,21 @@ class Frames:
 
     Attributes:
         changes: the changes in factors.
+        left_factors, right_factors: each side's factors, `V_k = left_k right_k^T`.
         values: singular values of each, float64, descending; those that are rounding are left out.
     """
 
     def __init__(self, changes: Sequence[Thin]) -> None:
         self.changes = changes
-        self._left = _Side([change.left for change in changes])
-        self._right = _Side([change.right.mT for change in changes])
-        self.values: list[Float[Tensor, " r"]] = []
+        self.left_factors = Factors([change.left for change in changes])
+        self.right_factors = Factors([change.right.mT for change in changes])
+        self.values: list[Tensor] = []
         self._turns: list[tuple[Tensor, Tensor]] = []
-        for k in range(len(changes)):
-            triangles = self._left.triangles[k], self._right.triangles[k]
-            U, values, Wh = torch.linalg.svd(triangles[0] @ triangles[1].T)
-            rank = int((values > NEGLIGIBLE * triangles[0].norm() * triangles[1].norm()).sum())
+        for left, right in zip(self.left_factors.triangles, self.right_factors.triangles, strict=True):
+            U, values, Wh = torch.linalg.svd(left @ right.T)
+            rank = int((values > NEGLIGIBLE * left.norm() * right.norm()).sum())
             self.values.append(values[:rank])
-            self._turns.append((self._left.inverses[k] @ U[:, :rank], self._right.inverses[k] @ Wh[:rank].T))
+            self._turns.append((U[:, :rank], Wh[:rank].T))
 
     def energy(self, k: int) -> float:
         """Squared Frobenius norm of the whole change."""
@@ -47,29 +47,21 @@ class Frames:
 
     def left(self, a: int, b: int) -> Float[Tensor, "ra rb"]:
         """`U_a^T U_b`."""
-        product: Tensor = self._turns[a][0].T @ self._left.gram(a, b) @ self._turns[b][0]
-        return product
+        return self._turns[a][0].T @ self.left_factors.bases(a, b) @ self._turns[b][0]
 
     def right(self, a: int, b: int) -> Float[Tensor, "ra rb"]:
         """`W_a^T W_b`."""
-        product: Tensor = self._turns[a][1].T @ self._right.gram(a, b) @ self._turns[b][1]
-        return product
-
-    def factor_cosine(self, a: int, b: int) -> float | None:
-        """Cosine of the two right factors as they are stored, row by row; None where their ranks differ.
-
-        It tells a common initialisation of LoRA's A, and is the one figure here that depends on the factors' gauge.
-        """
-        if self.changes[a].rank != self.changes[b].rank:
-            return None
-        inner, one, two = (float(self._right.stored(*pair).trace()) for pair in ((a, b), (a, a), (b, b)))
-        return inner / math.sqrt(one * two)
+        return self._turns[a][1].T @ self.right_factors.bases(a, b) @ self._turns[b][1]
 
 
-class _Side:
-    """One side's factors side by side, [n, R], with a triangle T_k for each: `factor_k T_k^-1` is orthonormal."""
+class Factors:
+    """One side's factors, known by their inner products: `factor_k = Q_k T_k` with orthonormal columns in Q_k.
 
-    def __init__(self, factors: Sequence[Float[Tensor, "n r"]]) -> None:
+    Attributes:
+        triangles: T_k of each.
+    """
+
+    def __init__(self, factors: Sequence[Tensor]) -> None:
         ends = list(accumulate(factor.shape[1] for factor in factors))
         self._columns = [slice(end - factor.shape[1], end) for end, factor in zip(ends, factors, strict=True)]
         height, width = len(factors[0]), ends[-1]
@@ -78,19 +70,26 @@ class _Side:
         joint = empty(height, width) if by_rows else empty(width, height).T
         for columns, factor in zip(self._columns, factors, strict=True):
             joint[:, columns] = factor
-        self._stored = self._gram = joint.T @ joint
-        found = [_cholesky(self.gram(k, k)) for k in range(len(factors))]
+        self._given = self._gram = joint.T @ joint
+        found = [_cholesky(self._part(self._gram, k, k)) for k in range(len(factors))]
         pairs = [good or _orthogonalise(joint, where) for good, where in zip(found, self._columns, strict=True)]
-        self.triangles, self.inverses = [triangle for triangle, _ in pairs], [inverse for _, inverse in pairs]
+        self.triangles, self._inverses = [triangle for triangle, _ in pairs], [inverse for _, inverse in pairs]
         if not all(found):
             self._gram = joint.T @ joint
 
-    def gram(self, a: int, b: int) -> Float[Tensor, "ra rb"]:
-        return self._gram[self._columns[a], self._columns[b]]
+    def bases(self, a: int, b: int) -> Float[Tensor, "ra rb"]:
+        """`Q_a^T Q_b`."""
+        return self._inverses[a].T @ self._part(self._gram, a, b) @ self._inverses[b]
 
-    def stored(self, a: int, b: int) -> Float[Tensor, "ra rb"]:
-        """Inner products of the factors as they were given."""
-        return self._stored[self._columns[a], self._columns[b]]
+    def cosine(self, a: int, b: int) -> float | None:
+        """Of two factors as they were given, entry by entry; None where their ranks differ."""
+        if self.triangles[a].shape != self.triangles[b].shape:
+            return None
+        inner, one, two = (float(self._part(self._given, *pair).trace()) for pair in ((a, b), (a, a), (b, b)))
+        return inner / math.sqrt(one * two) if one and two else 0.0
+
+    def _part(self, gram: Tensor, a: int, b: int) -> Tensor:
+        return gram[self._columns[a], self._columns[b]]
 
 
 def _cholesky(gram: Float[Tensor, "r r"]) -> tuple[Tensor, Tensor] | None:

@@ -2,9 +2,10 @@
 
 - `random`: Gaussian matrices of the full shape, the study's own baseline.
 - `same spectrum`: singular values kept, both frames Haar-random.
-- `shared initialisation`: row spaces kept too, as adapters of one recipe and seed share LoRA's A, and the orientation
-  inside them Haar-random: A kept (orthonormal, so that factors of any gauge give the same), B of random orientation
-  with the change's own spectrum. For low-rank changes only.
+- `shared initialisation`: the right factor kept as it is stored (LoRA's A, which training barely moves), the left one
+  (B) of its own spectrum and random orientation. For low-rank changes only.
+
+Frames are never drawn: only their r x r products enter.
 """
 
 import math
@@ -30,21 +31,15 @@ from tiltmeter.geometry.similarity import (
 NULLS = ("random", "same_spectrum", "shared_initialisation")
 POOL = 4  # times as many products kept as draws taken, so that few modules share one
 
+Drawn = Mapping[str, Float[Tensor, " D"]]
+
 
 @dataclass(frozen=True)
-class Changes:
-    """Two changes of one module of shape (o, i) as the nulls see them.
-
-    Attributes:
-        shape: (o, i).
-        values: singular values of each.
-        rows: `W_a^T W_b` of their row spaces; None where these are no one's initialisation.
-        rest: energy of each that its singular values leave out.
-    """
+class Spectra:
+    """The singular values of two changes of one module of shape (o, i); `rest` is the energy of each beyond them."""
 
     shape: tuple[int, int]
     values: tuple[Float[Tensor, " ra"], Float[Tensor, " rb"]]
-    rows: Float[Tensor, "ra rb"] | None
     rest: tuple[float, float] = (0.0, 0.0)
 
     @property
@@ -70,6 +65,11 @@ class Pool:
     _figures: dict[tuple[int, int, int], Mapping[str, Tensor]] = field(default_factory=dict)
     _turns: dict[int, Tensor] = field(default_factory=dict)
 
+    @property
+    def frames(self) -> int:
+        """Random B's of each change: any two of a pair make a draw, so that twice the root of D gives 4 D of them."""
+        return math.ceil(2 * math.sqrt(self.draws))
+
     def products(self, width: int, ranks: tuple[int, int]) -> Float[Tensor, "P ra rb"]:
         """`U^T V` of independent frames."""
         key = (width, *ranks)
@@ -82,42 +82,78 @@ class Pool:
         key = (width, *ranks)
         if key not in self._figures:
             flat = (torch.ones(ranks[0]), torch.ones(ranks[1]))
-            self._figures[key] = subspace_figures(self.products(width, ranks), *flat, self.dims)
+            found = subspace_figures(self.products(width, ranks), *flat, self.dims)
+            self._figures[key] = {kind: drawn for kind, drawn in found.items() if kind != "weighted_overlap"}
         return self._figures[key]
 
-    def turns(self, rank: int) -> Float[Tensor, "P r r"]:
-        """Haar-random orthogonal matrices."""
+    def turns(self, rank: int, rng: np.random.Generator) -> Float[Tensor, "f r r"]:
+        """Haar-random orthogonal matrices, one for each of `frames`."""
         if rank not in self._turns:
             self._turns[rank] = haar_matrices(rank, POOL * self.draws, self._rng(rank))
-        return self._turns[rank]
+        return self._turns[rank][self._pick(rng, self.frames)]
 
-    def pick(self, rng: np.random.Generator) -> Tensor:
-        """D different places in the pool."""
-        return torch.from_numpy(rng.permutation(POOL * self.draws)[: self.draws])
+    def some(self, drawn: Tensor, rng: np.random.Generator) -> Tensor:
+        """D of the P draws of a pool."""
+        return drawn[self._pick(rng, self.draws)]
+
+    def _pick(self, rng: np.random.Generator, count: int) -> Tensor:
+        return torch.from_numpy(rng.permutation(POOL * self.draws)[:count])
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, *key))
 
 
-def null_figures(changes: Changes, pool: Pool, rng: np.random.Generator) -> Float[Tensor, "Q F D"]:
-    """D draws of every figure under every null; NaN where a null says nothing of a figure."""
-    drawn = {
-        "random": _random(changes, pool, rng),
-        "same_spectrum": _same_spectrum(changes, pool, rng),
-        "shared_initialisation": _shared_initialisation(changes, pool, rng),
+@dataclass(frozen=True)
+class RandomB:
+    """One change with its right factor kept and f random left ones: `B_j A = U_j diag(values_j) (Q turns_j)^T`.
+
+    Q [i, r] is an orthonormal basis of A's rows; U_j is Haar-random.
+    """
+
+    values: Float[Tensor, "f r"]
+    turns: Float[Tensor, "f r r"]
+
+
+def random_left(
+    spectrum: Float[Tensor, " r"], triangle: Float[Tensor, "r r"], pool: Pool, rng: np.random.Generator
+) -> RandomB:
+    """Left factors of a spectrum in random orientation, on the right factor `A = (Q triangle)^T`.
+
+    `B_j = U diag(spectrum) H_j^T`, so that the singular vectors are those of `diag(spectrum) H_j^T triangle^T`.
+    """
+    cores = spectrum[:, None] * pool.turns(len(spectrum), rng).mT.double() @ triangle.T
+    squares, turns = torch.linalg.eigh(cores.mT @ cores)
+    return RandomB(squares.clamp_min(0.0).sqrt().flip(-1).float(), turns.flip(-1).float())
+
+
+def null_figures(
+    spectra: Spectra, shared: tuple[RandomB, RandomB, Tensor] | None, pool: Pool, rng: np.random.Generator
+) -> Float[Tensor, "Q F D"]:
+    """D draws of every figure under every null; NaN where a null says nothing of a figure.
+
+    Args:
+        spectra: of the two changes.
+        shared: the two with random left factors, and `Q_a^T Q_b` of their rows; None where one is not low rank.
+        pool: of random frames.
+        rng: of the order in which it is used.
+    """
+    drawn: dict[str, Drawn] = {
+        "random": _random(spectra, pool, rng),
+        "same_spectrum": _same_spectrum(spectra, pool, rng),
+        "shared_initialisation": {} if shared is None else _shared_initialisation(spectra, *shared, pool, rng),
     }
     missing = torch.full((pool.draws,), torch.nan)
     return torch.stack([torch.stack([drawn[null].get(figure, missing) for figure in FIGURES]) for null in NULLS])
 
 
-def closed_forms(changes: Changes, dims: Dims) -> dict[str, float]:
+def closed_forms(spectra: Spectra, dims: Dims) -> dict[str, float]:
     """Means for independent frames: overlap `k/width`, `E|cos| = sqrt(2/(pi width))`; angles have no closed form.
 
     Weighted overlap `sum s^2 sum t^2 / (width ||s^2|| ||t^2||)`. The width is o, i, or o times i for the whole change.
     """
-    o, i = changes.shape
-    k = min(dims.subspace, *changes.ranks)
-    spread = math.prod(energy_spread(values, k) for values in changes.values)
+    o, i = spectra.shape
+    k = min(dims.subspace, *spectra.ranks)
+    spread = math.prod(energy_spread(values, k) for values in spectra.values)
     found = {"cosine": math.sqrt(2 / (math.pi * o * i))}
     for side, width in zip(SIDES, (o, i), strict=True):
         found[f"component_cosine_{side}"] = math.sqrt(2 / (math.pi * width))
@@ -126,53 +162,49 @@ def closed_forms(changes: Changes, dims: Dims) -> dict[str, float]:
     return found
 
 
-def _random(changes: Changes, pool: Pool, rng: np.random.Generator) -> dict[str, Tensor]:
+def _random(spectra: Spectra, pool: Pool, rng: np.random.Generator) -> Drawn:
     """Singular vectors of Gaussian matrices are Haar-random; the cosine is that of two points on a sphere."""
-    o, i = changes.shape
+    o, i = spectra.shape
     normal, rest = rng.standard_normal(pool.draws), rng.chisquare(o * i - 1, pool.draws)
-    return {**_plain(changes, pool, rng), "cosine": torch.from_numpy(normal / np.sqrt(normal**2 + rest)).float()}
+    return {**_plain(spectra, pool, rng), "cosine": torch.from_numpy(normal / np.sqrt(normal**2 + rest)).float()}
 
 
-def _same_spectrum(changes: Changes, pool: Pool, rng: np.random.Generator) -> dict[str, Tensor]:
-    left, right = (pool.products(width, changes.ranks)[pool.pick(rng)] for width in changes.shape)
-    found = _plain(changes, pool, rng)
+def _same_spectrum(spectra: Spectra, pool: Pool, rng: np.random.Generator) -> Drawn:
+    left, right = (pool.some(pool.products(width, spectra.ranks), rng) for width in spectra.shape)
+    one, two = spectra.values[0].float(), spectra.values[1].float()
+    found = _plain(spectra, pool, rng)
     for side, products in zip(SIDES, (left, right), strict=True):
-        found[f"weighted_overlap_{side}"] = weighted_overlap(products, *_single(changes), pool.dims.subspace)
-    return {**found, "cosine": _cosine(left, right, changes, rng)}
+        found[f"weighted_overlap_{side}"] = weighted_overlap(products, one, two, pool.dims.subspace)
+    return {**found, "cosine": _with_rest(cosine(left, right, one, two), spectra, rng)}
 
 
-def _shared_initialisation(changes: Changes, pool: Pool, rng: np.random.Generator) -> dict[str, Tensor]:
-    if changes.rows is None:
-        return {}
-    one, two = (pool.turns(rank)[pool.pick(rng)] for rank in changes.ranks)
-    right = one @ changes.rows.float() @ two.mT
-    left = pool.products(changes.shape[0], changes.ranks)[pool.pick(rng)]
-    found = {f"{kind}_right": each for kind, each in subspace_figures(right, *_single(changes), pool.dims).items()}
-    plain = pool.figures(changes.shape[0], changes.ranks)
-    found |= {f"{kind}_left": each[pool.pick(rng)] for kind, each in plain.items()}
-    found["weighted_overlap_left"] = weighted_overlap(left, *_single(changes), pool.dims.subspace)
-    return {**found, "cosine": _cosine(left, right, changes, rng)}
+def _shared_initialisation(
+    spectra: Spectra, one: RandomB, two: RandomB, rows: Float[Tensor, "ra rb"], pool: Pool, rng: np.random.Generator
+) -> Drawn:
+    places = torch.from_numpy(rng.integers(pool.frames, size=(2, pool.draws)))
+    values = one.values[places[0]], two.values[places[1]]
+    right = one.turns[places[0]].mT @ rows.float() @ two.turns[places[1]]
+    ranks = (right.shape[1], right.shape[2])
+    left = pool.some(pool.products(spectra.shape[0], ranks), rng)
+    figures = subspace_figures(right, *values, pool.dims)
+    found = {f"{kind}_right": drawn for kind, drawn in figures.items()}
+    found |= {f"{kind}_left": pool.some(drawn, rng) for kind, drawn in pool.figures(spectra.shape[0], ranks).items()}
+    found["weighted_overlap_left"] = weighted_overlap(left, *values, pool.dims.subspace)
+    return {**found, "cosine": cosine(left, right, *values)}
 
 
-def _plain(changes: Changes, pool: Pool, rng: np.random.Generator) -> dict[str, Tensor]:
+def _plain(spectra: Spectra, pool: Pool, rng: np.random.Generator) -> dict[str, Tensor]:
     """The figures of independent frames that do not depend on singular values."""
     return {
-        f"{kind}_{side}": drawn[pool.pick(rng)]
-        for side, width in zip(SIDES, changes.shape, strict=True)
-        for kind, drawn in pool.figures(width, changes.ranks).items()
-        if kind != "weighted_overlap"
+        f"{kind}_{side}": pool.some(drawn, rng)
+        for side, width in zip(SIDES, spectra.shape, strict=True)
+        for kind, drawn in pool.figures(width, spectra.ranks).items()
     }
 
 
-def _cosine(left: Tensor, right: Tensor, changes: Changes, rng: np.random.Generator) -> Float[Tensor, " D"]:
-    """Of the kept directions, and a Gaussian of the same variance `1/(o i)` for the energy that they leave out."""
-    kept = [float(values.square().sum()) for values in changes.values]
-    whole = math.prod(energy + rest for energy, rest in zip(kept, changes.rest, strict=True))
-    share = math.prod(kept) / whole
-    known = cosine(left, right, *_single(changes)) * math.sqrt(share)
-    spread = math.sqrt(max(0.0, 1 - share) / math.prod(changes.shape))
-    return known + spread * torch.from_numpy(rng.standard_normal(len(known))).float()
-
-
-def _single(changes: Changes) -> tuple[Tensor, Tensor]:
-    return changes.values[0].float(), changes.values[1].float()
+def _with_rest(cosines: Float[Tensor, " D"], spectra: Spectra, rng: np.random.Generator) -> Float[Tensor, " D"]:
+    """Cosines of the whole changes: the energy beyond the known directions adds a Gaussian of variance `1/(o i)`."""
+    kept = [float(values.square().sum()) for values in spectra.values]
+    share = math.prod(kept) / math.prod(energy + rest for energy, rest in zip(kept, spectra.rest, strict=True))
+    spread = math.sqrt(max(0.0, 1 - share) / math.prod(spectra.shape))
+    return cosines * math.sqrt(share) + spread * torch.from_numpy(rng.standard_normal(len(cosines))).float()

@@ -1,10 +1,9 @@
-"""Every pair of several updates in one module: figures, nulls, and whether they have a common origin."""
+"""Pairs of updates in one module: figures, nulls, and whether they have a common origin."""
 
 import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tiltmeter.geometry.frames import Frames
-from tiltmeter.geometry.nulls import Changes, Pool, closed_forms, null_figures
+from tiltmeter.geometry.nulls import Pool, RandomB, Spectra, closed_forms, null_figures, random_left
 from tiltmeter.geometry.similarity import FIGURES, SIDES, cosine, subspace_figures
 from tiltmeter.geometry.thin import thin
 from tiltmeter.updates.delta import Delta, inner
@@ -23,7 +22,7 @@ class RowSpaces:
     """The row spaces of two low-rank changes, where a common initialisation of LoRA's A shows.
 
     Attributes:
-        overlap: `||W_a^T W_b||^2 / min(ra, rb)` of the whole row spaces.
+        overlap: `||W_a^T W_b||^2 / min(ra, rb)` of the whole row spaces, in any gauge.
         independent: what it is by chance, `max(ra, rb) / i`.
         cosine: of the right factors as stored; None where ranks differ.
     """
@@ -50,68 +49,60 @@ class ModulePair:
     rows: RowSpaces | None
 
 
-@dataclass(frozen=True)
-class ModuleComparison:
-    """One module: what is known of each update's change, and of every pair of those that changed it.
+class ModulePairs:
+    """Every pair of K changes of one module."""
 
-    Attributes:
-        norms, ranks, errors: by update, in the order given; 0 where an update does not change the module.
-        pairs: (a, b) -> figures, a < b.
-    """
+    def __init__(self, deltas: Sequence[Delta], keeps_rows: Sequence[bool], pool: Pool, accuracy: float, name: str):
+        """`keeps_rows` says of each change whether its right factor is a trained initialisation."""
+        self._deltas, self._pool, self._name = deltas, pool, name
+        changes = [thin(delta, pool.dims.most, accuracy, pool.seed) for delta in deltas]
+        self.frames = Frames(changes)
+        self._random = [
+            self._random_left(k) if keeps and change.is_low_rank and len(self.frames.values[k]) else None
+            for k, (keeps, change) in enumerate(zip(keeps_rows, changes, strict=True))
+        ]
 
-    norms: Sequence[float]
-    ranks: Sequence[int]
-    errors: Sequence[float]
-    pairs: dict[tuple[int, int], ModulePair]
+    def pair(self, one: int, two: int) -> ModulePair:
+        """The figures of two changes, neither of which is zero."""
+        left, right = self.frames.left(one, two), self.frames.right(one, two)
+        values = self.frames.values[one], self.frames.values[two]
+        found = {
+            f"{kind}_{side}": float(each)
+            for side, products in zip(SIDES, (left, right), strict=True)
+            for kind, each in subspace_figures(products, *values, self._pool.dims).items()
+        }
+        energies = self.frames.energy(one), self.frames.energy(two)
+        if self.frames.changes[one].energy is None and self.frames.changes[two].energy is None:
+            found["cosine"] = float(cosine(left, right, *values))
+        else:
+            found["cosine"] = inner(self._deltas[one], self._deltas[two]) / math.sqrt(math.prod(energies))
+        rest = [max(0.0, energy - float(each.square().sum())) for energy, each in zip(energies, values, strict=True)]
+        spectra = Spectra(self._deltas[one].shape, values, (rest[0], rest[1]))
+        return ModulePair(
+            values=_in_order(found),
+            nulls=null_figures(spectra, self._shared(one, two), self._pool, self._rng(one, two)),
+            closed=_in_order(closed_forms(spectra, self._pool.dims)),
+            rows=self._row_spaces(one, two),
+        )
 
+    def _shared(self, one: int, two: int) -> tuple[RandomB, RandomB, Tensor] | None:
+        a, b = self._random[one], self._random[two]
+        return None if a is None or b is None else (a, b, self.frames.right_factors.bases(one, two))
 
-def compare_module(name: str, deltas: Sequence[Delta | None], pool: Pool, accuracy: float) -> ModuleComparison:
-    """All pairs of the changes of one module, all of one shape (o, i); None for updates without it."""
-    given = {k: delta for k, delta in enumerate(deltas) if delta is not None}
-    changes = [thin(delta, pool.dims.most, accuracy, pool.seed) for delta in given.values()]
-    frames = Frames(changes)
-    norms, ranks, errors = [0.0] * len(deltas), [0] * len(deltas), [0.0] * len(deltas)
-    for place, k in enumerate(given):
-        norms[k] = frames.energy(place) ** 0.5
-        ranks[k], errors[k] = len(frames.values[place]), changes[place].error
-    pairs: dict[tuple[int, int], ModulePair] = {}
-    for (one, a), (two, b) in combinations(enumerate(given), 2):
-        if ranks[a] and ranks[b]:
-            rng = np.random.default_rng((pool.seed, _number(name), a, b))
-            pairs[a, b] = _pair((given[a], given[b]), frames, (one, two), pool, rng)
-    return ModuleComparison(norms, ranks, errors, pairs)
+    def _row_spaces(self, one: int, two: int) -> RowSpaces | None:
+        if not (self.frames.changes[one].is_low_rank and self.frames.changes[two].is_low_rank):
+            return None
+        right = self.frames.right(one, two)
+        overlap = float(right.square().sum()) / min(right.shape)
+        width = self._deltas[one].shape[1]
+        return RowSpaces(overlap, max(right.shape) / width, self.frames.right_factors.cosine(one, two))
 
+    def _random_left(self, k: int) -> RandomB:
+        spectrum = torch.linalg.svdvals(self.frames.left_factors.triangles[k])
+        return random_left(spectrum, self.frames.right_factors.triangles[k], self._pool, self._rng(k))
 
-def _pair(
-    deltas: tuple[Delta, Delta], frames: Frames, places: tuple[int, int], pool: Pool, rng: np.random.Generator
-) -> ModulePair:
-    left, right = frames.left(*places), frames.right(*places)
-    values = frames.values[places[0]], frames.values[places[1]]
-    found = {
-        f"{kind}_{side}": float(each)
-        for side, products in zip(SIDES, (left, right), strict=True)
-        for kind, each in subspace_figures(products, *values, pool.dims).items()
-    }
-    both = [frames.changes[place] for place in places]
-    energies = [frames.energy(place) for place in places]
-    if all(change.energy is None for change in both):
-        found["cosine"] = float(cosine(left, right, *values))
-    else:
-        found["cosine"] = inner(*deltas) / math.sqrt(math.prod(energies))
-    rest = [max(0.0, energy - float(each.square().sum())) for energy, each in zip(energies, values, strict=True)]
-    is_low_rank = all(change.is_low_rank for change in both)
-    changes = Changes(deltas[0].shape, values, right if is_low_rank else None, (rest[0], rest[1]))
-    return ModulePair(
-        values=_in_order(found),
-        nulls=null_figures(changes, pool, rng),
-        closed=_in_order(closed_forms(changes, pool.dims)),
-        rows=_row_spaces(frames, places, right, changes.shape[1]) if is_low_rank else None,
-    )
-
-
-def _row_spaces(frames: Frames, places: tuple[int, int], right: Float[Tensor, "ra rb"], width: int) -> RowSpaces:
-    overlap = float(right.square().sum()) / min(right.shape)
-    return RowSpaces(overlap, max(right.shape) / width, frames.factor_cosine(*places))
+    def _rng(self, *places: int) -> np.random.Generator:
+        return np.random.default_rng((self._pool.seed, _number(self._name), *places))
 
 
 def _in_order(found: dict[str, float]) -> Float[Tensor, " F"]:

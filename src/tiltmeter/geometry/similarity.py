@@ -40,16 +40,15 @@ class Dims:
 def cosine(
     left: Float[Tensor, "... ra rb"],
     right: Float[Tensor, "... ra rb"],
-    one: Float[Tensor, " ra"],
-    two: Float[Tensor, " rb"],
+    one: Float[Tensor, "... ra"],
+    two: Float[Tensor, "... rb"],
 ) -> Float[Tensor, "..."]:
     """`<V_a, V_b> / (||V_a|| ||V_b||)`: `sum_ij s_i t_j (U_a^T U_b)_ij (W_a^T W_b)_ij / (||s|| ||t||)`."""
-    weights = torch.outer(one / one.norm(), two / two.norm())
-    return (left * right * weights).sum((-2, -1))
+    return (left * right * _outer(one / _norm(one), two / _norm(two))).sum((-2, -1))
 
 
 def subspace_figures(
-    products: Float[Tensor, "... ra rb"], one: Float[Tensor, " ra"], two: Float[Tensor, " rb"], dims: Dims
+    products: Float[Tensor, "... ra rb"], one: Float[Tensor, "... ra"], two: Float[Tensor, "... rb"], dims: Dims
 ) -> Mapping[str, Float[Tensor, "..."]]:
     """The four figures of one side, from the products of singular vectors (descending) and the singular values.
 
@@ -68,23 +67,17 @@ def subspace_figures(
 
 
 def weighted_overlap(
-    products: Float[Tensor, "... ra rb"], one: Float[Tensor, " ra"], two: Float[Tensor, " rb"], k: int
+    products: Float[Tensor, "... ra rb"], one: Float[Tensor, "... ra"], two: Float[Tensor, "... rb"], k: int
 ) -> Float[Tensor, "..."]:
     """`sum_ij s_i^2 t_j^2 (u_i . v_j)^2 / (||s^2|| ||t^2||)` over the k leading directions."""
     shared = _leading(products, k)
-    energy = torch.outer(*(_energies(values, shared.shape[-1]) for values in (one, two)))
-    return (shared.square() * energy).sum((-2, -1))
+    energies = [_energies(values, shared.shape[-1]) for values in (one, two)]
+    return (shared.square() * _outer(*energies)).sum((-2, -1))
 
 
 def energy_spread(values: Float[Tensor, " r"], k: int) -> float:
     """`sum s^2 / ||s^2||` of the k leading singular values: the square root of how many of them carry the energy."""
     return float(_energies(values, k).sum())
-
-
-def _energies(values: Float[Tensor, " r"], k: int) -> Float[Tensor, " k"]:
-    energies: Tensor = values[:k].square()
-    shares: Tensor = energies / torch.linalg.vector_norm(energies)
-    return shares
 
 
 def mean_angle(products: Float[Tensor, "... k k"]) -> Float[Tensor, "..."]:
@@ -100,3 +93,17 @@ def mean_angle(products: Float[Tensor, "... k k"]) -> Float[Tensor, "..."]:
 def _leading(products: Float[Tensor, "... ra rb"], k: int) -> Float[Tensor, "... k k"]:
     k = min(k, *products.shape[-2:])
     return products[..., :k, :k]
+
+
+def _energies(values: Float[Tensor, "... r"], k: int) -> Float[Tensor, "... k"]:
+    energies = values[..., :k].square()
+    return energies / _norm(energies)
+
+
+def _norm(values: Float[Tensor, "... r"]) -> Float[Tensor, "... 1"]:
+    norm: Tensor = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+    return norm
+
+
+def _outer(one: Float[Tensor, "... ra"], two: Float[Tensor, "... rb"]) -> Float[Tensor, "... ra rb"]:
+    return one[..., :, None] * two[..., None, :]

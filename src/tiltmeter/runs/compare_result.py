@@ -32,7 +32,8 @@ class UpdateRecord(Record):
     """One update.
 
     Attributes:
-        kind: "adapter", "checkpoint", or "weights" for the base's own weights.
+        kind: "adapter", "adapter difference" (minus its own start: PiSSA, OLoRA), "checkpoint", or "weights" for the
+            base's own weights.
         norm: Frobenius norm over its modules.
         modules: how many it changes.
         ranks: smallest and largest rank of a module's change (of what was kept of it, where it is dense).
@@ -73,7 +74,8 @@ class FigureRecord(Record):
         closed_form: mean for independent frames; null for angles, which have none.
         random: Gaussian matrices of the full shape, the study's baseline.
         same_spectrum: each change's singular values in Haar-random orientation.
-        shared_initialisation: row spaces kept too, random orientation inside them; null unless both are low rank.
+        shared_initialisation: A kept as it is stored, B of its own spectrum in random orientation; null unless both
+            are adapters.
         reference: the null that the ratio is taken to.
         ratio: |value| over the mean of the reference.
     """

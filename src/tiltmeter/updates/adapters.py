@@ -15,7 +15,7 @@ from tiltmeter.updates.adapter_files import AdapterFiles
 from tiltmeter.updates.delta import Delta, Dense, LowRank, add
 from tiltmeter.updates.files import Reading
 from tiltmeter.updates.model_folder import ModelFolder
-from tiltmeter.updates.update import Update, checked
+from tiltmeter.updates.update import DIFFERENCE, Update, checked
 
 __all__ = ["check_patterns", "read_adapter"]
 
@@ -47,8 +47,9 @@ def read_adapter(folder: Path, base: Path | None = None, initial: Path | None = 
     covered, others = adapter.parts()
     norms = {name: _total(folder, name, parts).norm() for name, parts in others.items()}
     not_covered = {name: norm for name, norm in norms.items() if norm}
+    kind = "adapter" if adapter.initial is None else DIFFERENCE
     update = Update(
-        {name: partial(_total, folder, name, parts) for name, parts in covered.items()}, "adapter", not_covered
+        {name: partial(_total, folder, name, parts) for name, parts in covered.items()}, kind, not_covered
     )
     if not any(delta.norm() for delta in update.values()):
         elsewhere = f", only other parameters such as {next(iter(not_covered))}" if not_covered else ""

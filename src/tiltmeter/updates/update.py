@@ -16,6 +16,8 @@ from tiltmeter.updates.finite import is_finite
 if TYPE_CHECKING:
     from tiltmeter.updates.saving import EnergyLost
 
+DIFFERENCE = "adapter difference"
+
 
 class Update(Mapping[str, Delta]):
     """The change dW of a model's linear modules, each `[o, i]`, by module name as in `named_modules()`.
@@ -29,7 +31,8 @@ class Update(Mapping[str, Delta]):
     3.0
 
     Attributes:
-        kind: where it came from: "adapter", "checkpoint", "tensors", ...
+        kind: where it came from: "adapter", "checkpoint", "tensors", ...; `DIFFERENCE` is an adapter minus its own
+            start, whose factors are those of both.
         not_covered: parameters that changed but are no linear module's weight (norms, biases, embeddings): name -> norm
             of the change.
     """
