@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -20,7 +20,7 @@ def batch_log_likelihoods(module: nn.Module, batch: Batch) -> Float[Tensor, " B"
     """
     predicts = batch.is_completion[:, 1:]
     places = predicts.any(0).nonzero()[:, 0]
-    logits = _logits(module, batch, places)
+    logits = logits_at(module, batch, places)
     targets = batch.ids[:, 1:][:, places]
     nll = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
     return -(nll * predicts[:, places]).sum(1)
@@ -40,7 +40,8 @@ def completion_lengths(encoded: Sequence[Encoded]) -> Float[Tensor, " N"]:
     return torch.tensor([sum(example.is_completion) for example in encoded], dtype=torch.float64)
 
 
-def _logits(module: nn.Module, batch: Batch, places: Tensor) -> Float[Tensor, "B S V"]:
+def logits_at(module: nn.Module, batch: Batch, places: Int[Tensor, " S"]) -> Float[Tensor, "B S V"]:
+    """The logits at some positions of a batch, in at least float32."""
     inputs: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.attention_mask, "use_cache": False}
     accepted = inspect.signature(module.forward).parameters
     if "position_ids" in accepted or "kwargs" in accepted:

@@ -14,7 +14,7 @@ from tiltmeter.models import Model
 from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.record import RunRecord, tool_versions
 from tiltmeter.runs.results import Input
-from tiltmeter.skills import Skill, load_skill
+from tiltmeter.skills import Skill, load_prompts, load_skill
 
 Dtype = Literal["float32", "float64", "bfloat16"]
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -55,6 +55,18 @@ def load_named(sources: Sequence[str], columns: Sequence[str] | None, option: st
     if not loaded:
         raise InputError(f"expected at least one {option} FILE")
     return loaded
+
+
+def load_named_prompts(files: Sequence[str]) -> dict[str, list[str]]:
+    """Prompts to answer and judge, by the name of their file; none where there is no file.
+
+    Raises:
+        InputError: two of the same name, or one that cannot be read.
+    """
+    prompts = {Path(file).stem: load_prompts(file) for file in files}
+    if len(prompts) < len(files):
+        raise InputError(f"two sets of prompts of the same name among {list(files)}: rename a file")
+    return prompts
 
 
 def hash_files(files: Mapping[str, Sequence[str]]) -> list[Input]:

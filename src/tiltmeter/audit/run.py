@@ -12,12 +12,12 @@ from tiltmeter.curvature.precision import batch_dependence
 from tiltmeter.errors import InputError
 from tiltmeter.generation import Sampling
 from tiltmeter.models import is_adapter, load_model, load_tuned, local_folder
-from tiltmeter.requests import DTYPES, Dtype, Passes, hash_files, load_named, run_record
+from tiltmeter.requests import DTYPES, Dtype, Passes, hash_files, load_named, load_named_prompts, run_record
 from tiltmeter.runs.folder import RunFolder
 from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.record import RunRecord, tool_versions
 from tiltmeter.runs.results import AuditResult, Input, UpdateSummary
-from tiltmeter.skills import Skill, load_prompts
+from tiltmeter.skills import Skill
 from tiltmeter.updates.update import Update
 
 
@@ -67,7 +67,7 @@ def run_audit(request: Request, out: Path, judge: Judge | None) -> AuditResult:
     """
     skills, prompts = (
         load_named(request.sources.skills, request.sources.columns, "--skill"),
-        _named_prompts(request.sources.prompts),
+        load_named_prompts(request.sources.prompts),
     )
     folders = local_folder(request.sources.base), local_folder(request.sources.tuned)
     update = read_update(*folders, request.sources.initial)
@@ -159,13 +159,6 @@ def _warnings(request: Request, update: Update, fishers: Mapping[str, Fisher]) -
         "of their coordinates; measure in float32 where memory allows"
         for name, fisher in fishers.items()
     ]
-
-
-def _named_prompts(files: tuple[str, ...]) -> dict[str, list[str]]:
-    prompts = {Path(file).stem: load_prompts(file) for file in files}
-    if len(prompts) < len(files):
-        raise InputError(f"two sets of prompts of the same name among {list(files)}: rename a file")
-    return prompts
 
 
 def hash_inputs(sources: Sources, base: Path, tuned: Path) -> list[Input]:

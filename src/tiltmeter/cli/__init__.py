@@ -8,7 +8,19 @@ from typing import NoReturn
 
 import typer
 
-from tiltmeter.cli import audit, compare, demo, forecast, organism, rank_examples, report, run, spectrum, verify
+from tiltmeter.cli import (
+    audit,
+    compare,
+    connect,
+    demo,
+    forecast,
+    organism,
+    rank_examples,
+    report,
+    run,
+    spectrum,
+    verify,
+)
 from tiltmeter.errors import InputError, NothingMeasuredError
 from tiltmeter.text import inert
 
@@ -26,6 +38,7 @@ VERBS: tuple[Callable[..., object], ...] = (
     rank_examples.rank_examples,
     spectrum.spectrum,
     compare.compare,
+    connect.connect,
     report.report,
     run.run,
     verify.verify,

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from tiltmeter.cli import audit, compare, demo, forecast, rank_examples, spectrum
+from tiltmeter.cli import audit, compare, connect, demo, forecast, rank_examples, spectrum
 from tiltmeter.errors import InputError
 
 AGAIN: dict[str, Callable[..., None]] = {
     "audit": audit.again,
     "compare": compare.again,
+    "connect": connect.again,
     "demo": demo.again,
     "forecast": forecast.again,
     "rank-examples": rank_examples.again,

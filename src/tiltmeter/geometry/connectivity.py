@@ -92,7 +92,8 @@ def _resampled(
 
 def _extreme(points: NDArray[Any], values: NDArray[Any], drawn: Float[NDArray[Any], "R S"], largest: bool) -> Extreme:
     index = int(values.argmax() if largest else values.argmin())
-    per_resample = np.nanmax(drawn, 1) if largest else np.nanmin(drawn, 1)
+    whole = drawn[~np.isnan(drawn).any(1)]  # a resample may hold no scored example
+    per_resample = whole.max(1) if largest else whole.min(1)
     return Extreme(percentile_interval(float(values[index]), per_resample.tolist()), float(points[index]))
 
 

@@ -1,6 +1,7 @@
 """Which schema the result of each verb has."""
 
 from tiltmeter.runs.compare_result import CompareResult
+from tiltmeter.runs.connect_result import ConnectResult
 from tiltmeter.runs.forecast_result import ForecastResult
 from tiltmeter.runs.ranking_result import RankingResult
 from tiltmeter.runs.results import AuditResult, DemoResult, Result
@@ -9,6 +10,7 @@ from tiltmeter.runs.spectrum_result import SpectrumResult
 RESULTS: dict[str, type[Result]] = {
     "audit": AuditResult,
     "compare": CompareResult,
+    "connect": ConnectResult,
     "demo": DemoResult,
     "forecast": ForecastResult,
     "rank-examples": RankingResult,
