@@ -113,12 +113,19 @@ def proxied(**gains: ProxyForecast) -> ForecastResult:
 def test_a_proxy_is_spoken_of_as_a_gain() -> None:
     found = judge_proxy(proxied(low=proxy_forecast(0.1), poison=proxy_forecast(6.0, trusted=15.0)), "hazards")
     assert (found.kind, found.word) == ("mixed", "uncertain")
-    assert found.sentence.startswith(
+    assert found.sentence == (
         "Of 2 data sets, poison is forecast to raise the proxy the most: a gain of 6.0 [4.8, 7.5] nats per example at "
-        "step 60, the planned end. poison is also the worst at step 15, the last up to which all of the forecasts can "
-        "be trusted. poison crosses the limit of 0.4 at step 22 [20, 24], which is extrapolated."
+        "step 60, the planned end. poison crosses the limit of 0.4 at step 22 [20, 24], which is extrapolated. Rolled "
+        "out, the run itself has a gain of 0.42 [0.36, 0.49] at step 24, above the limit."
     )
-    assert "the run itself has a gain of 0.42 [0.36, 0.49] at step 24, above the limit" in found.sentence
+
+
+def test_a_crossing_that_only_the_run_itself_shows_is_named() -> None:
+    worst, safe = data_forecast(6.0, roll_out=None), data_forecast(0.2, roll_out=rolled(0.2))
+    silent = data_forecast(0.1, roll_out=rolled(60.0))
+    text = sentence(poison=worst, safe=safe, hidden=silent)
+    assert "Rolled out, the limit is also crossed by hidden, which no forecast tells." in text
+    assert "which no forecast tells" not in sentence(poison=worst, safe=safe, seen=data_forecast(5.0))
 
 
 def test_a_proxy_that_does_not_rise() -> None:

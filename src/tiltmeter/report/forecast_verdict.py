@@ -12,18 +12,21 @@ from tiltmeter.runs.forecast_result import ForecastResult
 
 def judge_forecast(result: ForecastResult, skill: str) -> Verdict:
     """The verdict on one skill: which set is worst, when it crosses the limit, how far that can be trusted."""
-    return _judge(outlooks(result, skill), unit(result))
+    sets = outlooks(result, skill)
+    told = [*_worst(sets, unit(result)), *_common(sets), *_alarm(sets), *_trust(sets[0]), *_rolled(sets)]
+    return _verdict(sets, [*told, *_further(sets[0])])
 
 
 def judge_proxy(result: ForecastResult, proxy: str) -> Verdict:
-    """The same verdict on a harmfulness proxy, whose gain is spoken of instead of a loss."""
-    return _judge(proxy_outlooks(result, proxy), unit(result))
+    """The verdict on one harmfulness proxy; how far it can be trusted, the skills' verdicts and the cautions say."""
+    sets = proxy_outlooks(result, proxy)
+    return _verdict(sets, [*_worst(sets, unit(result)), *_alarm(sets), *_rolled(sets)])
 
 
-def _judge(sets: Sequence[AnyOutlook], per: str) -> Verdict:
+def _verdict(sets: Sequence[AnyOutlook], sentences: Sequence[str]) -> Verdict:
+    """As bad as the worst of the data sets."""
     kinds = {each.kind for each in sets}
     kind: Kind = "tilted" if "tilted" in kinds else "mixed" if "mixed" in kinds else "none"
-    sentences = [*_worst(sets, per), *_common(sets), *_alarm(sets), *_trust(sets[0]), *_rolled(sets[0])]
     return Verdict(kind, sets[0].word_of(kind), " ".join(sentences))
 
 
@@ -103,11 +106,25 @@ def _trust(worst: AnyOutlook) -> Iterator[str]:
         )
 
 
-def _rolled(worst: AnyOutlook) -> Iterator[str]:
+def _rolled(sets: Sequence[AnyOutlook]) -> Iterator[str]:
+    worst = sets[0]
     if worst.rolled:
         last = worst.rolled[-1]
         run = f"Rolled out, the run itself has {worst.words.figure} of {span(last.value, 2)} at step {steps(last.step)}"
         yield f"{run}{_beside_limit(worst, last)}."
+    unforeseen = [each.name for each in sets[1:] if _crosses_unforeseen(each)]
+    if unforeseen:
+        yield f"Rolled out, the limit is also crossed by {_some(unforeseen)}, which no forecast tells."
+
+
+def _crosses_unforeseen(outlook: AnyOutlook) -> bool:
+    alarm = outlook.figures.alarm
+    if alarm is None or alarm.step is not None:
+        return False
+    return any(point.value.mean > alarm.limit for point in outlook.rolled)
+
+
+def _further(worst: AnyOutlook) -> Iterator[str]:
     if not worst.reaches_end:
         yield f"To see further, train that far and take it back: --roll-out {worst.plan.steps}, or a shorter one."
 
