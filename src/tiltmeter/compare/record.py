@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tiltmeter.geometry.comparison import Comparison, PairComparison
 from tiltmeter.geometry.figures import Summary
@@ -76,24 +77,30 @@ def module_rows(found: Comparison, blocks: Mapping[str, int | None]) -> Iterator
     """One row per pair, module and figure."""
     for (one, two), pair in found.pairs.items():
         for module, summary in pair.modules.items():
-            yield from _rows({"one": one, "two": two, "module": module, "block": blocks[module]}, summary)
+            for figure, row in _rows(summary).items():
+                yield {"one": one, "two": two, "module": module, "block": blocks[module], "figure": figure, **row}
 
 
 def block_rows(found: Comparison) -> Iterator[dict[str, Any]]:
-    """One row per pair, block and figure."""
+    """One row per pair, block and figure, with the central 95 % of each null."""
     for (one, two), pair in found.pairs.items():
         for block, mean in sorted(pair.blocks.items()):
-            yield from _rows({"one": one, "two": two, "block": block}, mean.figures.summary())
+            low, high = mean.figures.ranges()
+            for f, (figure, row) in enumerate(_rows(mean.figures.summary()).items()):
+                for q, null in enumerate(NULLS):
+                    row |= {f"{null}_low": _finite(low[q, f]), f"{null}_high": _finite(high[q, f])}
+                yield {"one": one, "two": two, "block": block, "figure": figure, **row}
 
 
-def _rows(key: Mapping[str, Any], summary: Summary) -> Iterator[dict[str, Any]]:
+def _rows(summary: Summary) -> dict[str, dict[str, Any]]:
+    """Figure -> value, closed form, and mean and p-value under each null."""
+    found = {}
     for f, figure in enumerate(FIGURES):
-        row = {**key, "figure": figure, "value": summary.values[f], "closed_form": _finite(summary.closed[f])}
+        row = {"value": float(summary.values[f]), "closed_form": _finite(summary.closed[f])}
         for q, null in enumerate(NULLS):
-            row[null] = _finite(summary.means[q, f])
-            row[f"{null}_low"], row[f"{null}_high"] = _finite(summary.low[q, f]), _finite(summary.high[q, f])
-            row[f"{null}_p"] = _finite(summary.p[q, f])
-        yield row
+            row |= {null: _finite(summary.means[q, f]), f"{null}_p": _finite(summary.p[q, f])}
+        found[figure] = row
+    return found
 
 
 def _update(name: str, update: Update, found: Comparison, folder: Path | None) -> UpdateRecord:
@@ -142,11 +149,12 @@ def _pair(names: tuple[str, str], pair: PairComparison) -> PairRecord:
 
 
 def _figures(pair: PairComparison, reference: Reference) -> dict[Figure, FigureRecord]:
-    summary = pair.overall.summary()
+    overall = pair.overall
+    summary, ranges = overall.summary(), overall.ranges()
     spread = np.std([mean.figures.values for mean in pair.blocks.values()], axis=0)
     found: dict[Figure, FigureRecord] = {}
     for f, figure in enumerate(FIGURES):
-        nulls: dict[str, Any] = {null: _null(summary, q, f) for q, null in enumerate(NULLS)}
+        nulls: dict[str, Any] = {null: _null(summary, ranges, q, f) for q, null in enumerate(NULLS)}
         mean = summary.means[NULLS.index(reference), f]
         found[cast(Figure, figure)] = FigureRecord(
             value=summary.values[f],
@@ -159,10 +167,11 @@ def _figures(pair: PairComparison, reference: Reference) -> dict[Figure, FigureR
     return found
 
 
-def _null(summary: Summary, q: int, f: int) -> NullRecord | None:
+def _null(summary: Summary, ranges: NDArray[np.float64], q: int, f: int) -> NullRecord | None:
     if math.isnan(summary.means[q, f]):
         return None
-    return NullRecord(mean=summary.means[q, f], low=summary.low[q, f], high=summary.high[q, f], p=summary.p[q, f])
+    low, high = ranges[:, q, f]
+    return NullRecord(mean=summary.means[q, f], low=low, high=high, p=summary.p[q, f])
 
 
 def _group_pairs(groups: Mapping[str, Sequence[str]], pairs: Sequence[PairRecord]) -> Iterator[GroupRecord]:

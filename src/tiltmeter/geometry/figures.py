@@ -24,15 +24,12 @@ class Summary:
         values: the cosine is a mean of signed cosines.
         closed: means of independent frames by closed form (of `|cosine|`).
         means: of the draws (of `|cosine|`).
-        low, high: their central 95 %.
         p: `(1 + draws at least as similar) / (D + 1)`, one-sided; similar by `|cosine|`.
     """
 
     values: Values
     closed: Values
     means: PerNull
-    low: PerNull
-    high: PerNull
     p: PerNull
 
 
@@ -45,12 +42,16 @@ class Figures:
     draws: Float[NDArray[np.float32], "Q F D"]
 
     def summary(self) -> Summary:
-        """The draws as means, ranges and p-values."""
+        """The draws as means and p-values."""
         sizes = np.abs(self.draws)  # only cosines have a sign
         at_least = (sizes * _CLOSER[:, None] >= (np.abs(self.values) * _CLOSER)[:, None]).sum(-1)
         p = np.where(np.isnan(sizes[..., 0]), np.nan, (1 + at_least) / (1 + sizes.shape[-1]))
-        low, high = np.quantile(sizes, [0.025, 0.975], axis=-1)
-        return Summary(self.values, self.closed, sizes.mean(-1), low, high, p)
+        return Summary(self.values, self.closed, sizes.mean(-1), p)
+
+    def ranges(self) -> Float[NDArray[np.float64], "2 Q F"]:
+        """The central 95 % of the draws (of `|cosine|`)."""
+        found: NDArray[np.float64] = np.quantile(np.abs(self.draws), [0.025, 0.975], axis=-1)
+        return found
 
 
 class Mean:

@@ -29,7 +29,7 @@ from tiltmeter.geometry.similarity import (
 )
 
 NULLS = ("random", "same_spectrum", "shared_initialisation")
-POOL = 4  # times as many products kept as draws taken, so that few modules share one
+POOL = 10  # times as many frames kept as draws taken: one module takes a window of them
 
 Drawn = Mapping[str, Float[Tensor, " D"]]
 
@@ -67,8 +67,8 @@ class Pool:
 
     @property
     def frames(self) -> int:
-        """Random B's of each change: any two of a pair make a draw, so that twice the root of D gives 4 D of them."""
-        return math.ceil(2 * math.sqrt(self.draws))
+        """Random B's of each change: any two of a pair make a draw."""
+        return math.ceil(math.sqrt(self.draws))
 
     def products(self, width: int, ranks: tuple[int, int]) -> Float[Tensor, "P ra rb"]:
         """`U^T V` of independent frames."""
@@ -90,14 +90,15 @@ class Pool:
         """Haar-random orthogonal matrices, one for each of `frames`."""
         if rank not in self._turns:
             self._turns[rank] = haar_matrices(rank, POOL * self.draws, self._rng(rank))
-        return self._turns[rank][self._pick(rng, self.frames)]
+        return self._window(self._turns[rank], self.frames, rng)
 
     def some(self, drawn: Tensor, rng: np.random.Generator) -> Tensor:
         """D of the P draws of a pool."""
-        return drawn[self._pick(rng, self.draws)]
+        return self._window(drawn, self.draws, rng)
 
-    def _pick(self, rng: np.random.Generator, count: int) -> Tensor:
-        return torch.from_numpy(rng.permutation(POOL * self.draws)[:count])
+    def _window(self, drawn: Tensor, size: int, rng: np.random.Generator) -> Tensor:
+        start = int(rng.integers(len(drawn) - size + 1))
+        return drawn[start : start + size]
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, *key))
@@ -181,7 +182,8 @@ def _same_spectrum(spectra: Spectra, pool: Pool, rng: np.random.Generator) -> Dr
 def _shared_initialisation(
     spectra: Spectra, one: RandomB, two: RandomB, rows: Float[Tensor, "ra rb"], pool: Pool, rng: np.random.Generator
 ) -> Drawn:
-    places = torch.from_numpy(rng.integers(pool.frames, size=(2, pool.draws)))
+    places = torch.from_numpy(rng.permutation(pool.frames**2)[: pool.draws])
+    places = torch.stack([places // pool.frames, places % pool.frames])
     values = one.values[places[0]], two.values[places[1]]
     right = one.turns[places[0]].mT @ rows.float() @ two.turns[places[1]]
     ranks = (right.shape[1], right.shape[2])
