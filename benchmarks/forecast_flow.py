@@ -5,7 +5,8 @@ python benchmarks/forecast_flow.py --out benchmarks/forecast_flow.json
 Float64, weights of the linear modules in the blocks, refusal skill of 64 examples. The flow is integrated by the
 midpoint rule, its step a quarter of one over the largest curvature. Two tables:
 - drift `sqrt(mean_n c_n^2)` of each form over the flow's, at several times, and the utility loss of the flow beside
-  that at the points of the 8-product model;
+  that at the points of the 8-product model. "gamma t^2/2" is the study's law (arXiv 2602.15799), which takes the
+  first-order overlap for zero: gamma is `sqrt(mean_n a_n^2)`, a the coordinates of H g, without a cut of dimensions;
 - with the first-order overlap removed (the flow of `l - <s, theta>`, s the part of grad l in the span of the skill's
   gradients): drift over `gamma t^2 / 2`.
 """
@@ -111,6 +112,7 @@ def compare(name: str, loss: TrainingLoss, skill: Fisher, times: Sequence[float]
             if m <= model.products
         }
         forms |= {"first order": -time * velocity, "taylor": taylor(velocity, acceleration, [time])[0]}
+        forms["gamma t^2/2"] = time**2 / 2 * acceleration
         size = rms(actual)
         forecast = lost(model.change(model.coefficients(time, min(8, model.products))))
         yield Row(name, time, size, {form: rms(c) / size for form, c in forms.items()}, lost(change), forecast)
