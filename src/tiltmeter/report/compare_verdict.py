@@ -15,6 +15,7 @@ from tiltmeter.report.compare_pairs import (
     update_pairs,
 )
 from tiltmeter.report.compare_wording import (
+    NAMED,
     against_null,
     both,
     counted,
@@ -138,11 +139,14 @@ def _initialisation(pairs: Sequence[PairRecord]) -> Finding:
 def _who(joined: Sequence[PairRecord], count: int) -> str:
     if len(joined) == 1:
         return f"{both(joined[0])} share their initialisation:"
-    sets = origins(joined)
-    return (
-        f"{len(joined)} of {count} pairs share their initialisation, {plural(len(sets), 'set')} of updates "
-        f"({'; '.join(map(some, sets))}):"
-    )
+    return f"{len(joined)} of {count} pairs share their initialisation, {_sets(origins(joined))}:"
+
+
+def _sets(sets: Sequence[Sequence[str]]) -> str:
+    """By name, or by size where there are too many names for a sentence."""
+    if sum(map(len, sets)) > NAMED:
+        return f"{plural(len(sets), 'set')} of {listed([str(len(names)) for names in sets])} updates"
+    return f"{plural(len(sets), 'set')} of updates ({'; '.join(map(some, sets))})"
 
 
 def _rows(rows: Sequence[RowSpaceRecord]) -> str:
@@ -224,8 +228,19 @@ def _left_note(pairs: Sequence[PairRecord]) -> str:
 def _signs(pairs: Sequence[PairRecord]) -> str:
     against = [pair for pair in pairs if pair.figures["cosine"].value < 0 and is_beyond(pair, "cosine")]
     note = " A shared A does not shift a cosine but scatters it more, which the null allows for."
-    opposed = f" Opposite directions, beyond chance: {some([both(pair) for pair in against])}." if against else ""
-    return opposed + (note if any(map(shares, pairs)) else "")
+    return _opposed(against) + (note if any(map(shares, pairs)) else "")
+
+
+def _opposed(against: Sequence[PairRecord]) -> str:
+    """Pairs that point in opposite directions."""
+    if not against:
+        return ""
+    most = min(against, key=lambda pair: pair.figures["cosine"].value)
+    verb = "points" if len(against) == 1 else "point"
+    value = figure(most.figures["cosine"].value, 2)
+    return (
+        f" {plural(len(against), 'pair')} of these {verb} in opposite directions, most of all {both(most)} ({value})."
+    )
 
 
 def _groups(groups: Sequence[GroupRecord]) -> Finding:

@@ -6,7 +6,7 @@ from tiltmeter.report.compare_pairs import LEVEL, is_beyond, reference
 from tiltmeter.report.wording import DASH, figure, times
 from tiltmeter.runs.compare_result import Figure, GroupRecord, PairRecord
 
-NAMED = 6  # updates of a set that a sentence names
+NAMED = 6  # updates that a sentence names
 
 
 def both(pair: PairRecord) -> str:
