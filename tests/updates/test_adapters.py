@@ -88,13 +88,17 @@ def _family(case: Case) -> str:
 
 def test_half_precision_factors_are_multiplied_in_float32(tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file
 
-    tuned = get_peft_model(saved.model("llama"), LoraConfig(r=2, target_modules=QV))
+    tuned = get_peft_model(saved.model("llama"), LoraConfig(r=3, lora_alpha=7, target_modules=QV))
     saved.shaken(tuned, lambda name: "lora_" in name)
     tuned.to(torch.bfloat16).save_pretrained(tmp_path)
-    assert {tensor.dtype for delta in Update.from_adapter(tmp_path).values() for tensor in delta.tensors} == {
-        torch.float32
-    }
+    factors = load_file(tmp_path / "adapter_model.safetensors")
+    assert {factor.dtype for factor in factors.values()} == {torch.bfloat16}
+    for name, delta in Update.from_adapter(tmp_path).items():
+        A, B = (factors[f"base_model.model.{name}.lora_{side}.weight"].float() for side in "AB")
+        assert {tensor.dtype for tensor in delta.tensors} == {torch.float32}
+        assert torch.equal(delta.dense(), (B * (7 / 3)) @ A)
 
 
 def test_pissa_without_the_initial_adapter_says_how_to_get_it(tmp_path: Path) -> None:
