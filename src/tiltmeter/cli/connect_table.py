@@ -1,6 +1,5 @@
 """What a person reads of a path in the terminal."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from rich import box
@@ -11,14 +10,15 @@ from tiltmeter.cli.tables import WIDTH, next_step, safe
 from tiltmeter.report.connect_verdict import barriers, sentences
 from tiltmeter.report.wording import figure, share, span
 from tiltmeter.runs.connect_result import ConnectResult
+from tiltmeter.runs.results import Interval
 
 
 def print_connect(result: ConnectResult, folder: Path) -> None:
     """The curves as a table, the barriers, what they say, and what to do next."""
     console = Console(width=max(WIDTH, Console().width))
-    columns = dict(_columns(result))
-    if columns:
-        console.print(_curves(result, columns))
+    for columns in (_losses(result), _behaviour(result)):
+        if columns:
+            console.print(_curves(result, columns))
     if result.skills or result.data:
         console.print(_barriers(result))
     for sentence in sentences(result):
@@ -33,25 +33,34 @@ def print_connect(result: ConnectResult, folder: Path) -> None:
     next_step(console, folder)
 
 
-def _columns(result: ConnectResult) -> Iterator[tuple[str, list[str]]]:
+def _losses(result: ConnectResult) -> dict[str, list[str]]:
     """Title and one cell per point."""
-    for name, data in result.data.items():
-        yield f"loss: {name}", [figure(value) for value in data.loss]
+    columns = {f"loss\n{name}": list(map(figure, data.loss)) for name, data in result.data.items()}
     for name, skill in result.skills.items():
-        yield f"utility loss: {name}", [figure(value) for value in skill.utility_loss]
-        yield f"KL: {name}", [figure(value) for value in skill.kl]
+        columns[f"utility loss\n{name}"] = list(map(figure, skill.utility_loss))
+        columns[f"KL\n{name}"] = list(map(figure, skill.kl))
+    return columns
+
+
+def _behaviour(result: ConnectResult) -> dict[str, list[str]]:
+    """Title and one cell per point."""
+    columns = {}
     for name, entry in (result.behaviour or {}).items():
-        yield f"harmfulness: {name}", [span(point.harmfulness) for point in entry.points]
-        yield (
-            f"refuses: {name}",
-            [share(None if (r := point.refusal_rate) is None else r.mean) for point in entry.points],
-        )
+        columns[f"harmfulness\n{name}"] = [span(point.harmfulness) for point in entry.points]
+        columns[f"refuses\n{name}"] = [_rate(point.refusal_rate) for point in entry.points]
+        columns[f"coherent\n{name}"] = [_rate(point.coherent_rate) for point in entry.points]
+    return columns
+
+
+def _rate(interval: Interval | None) -> str:
+    return share(None if interval is None else interval.mean)
 
 
 def _curves(result: ConnectResult, columns: dict[str, list[str]]) -> Table:
     table = Table("s", box=box.SIMPLE)
     for title in columns:
-        table.add_column(safe(title), justify="right", overflow="fold")
+        kind, _, name = title.partition("\n")
+        table.add_column(f"{kind}\n{safe(name)}", justify="right", overflow="fold")
     for index, s in enumerate(result.points):
         table.add_row(f"{s:g}", *(cells[index] for cells in columns.values()))
     return table

@@ -1,7 +1,7 @@
 """A walk as it is saved: the entries of `result.json`, the rows of its tables, its transcripts."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from tiltmeter.intervals import Interval, ratio_interval
 from tiltmeter.runs import results
 from tiltmeter.runs.connect_result import (
     Barrier,
+    BlockFeatures,
     DataPath,
-    FeatureCurves,
+    Features,
     Lowest,
     PathBehaviour,
     PointJudged,
@@ -29,6 +30,8 @@ from tiltmeter.runs.connect_result import (
 )
 from tiltmeter.runs.results import interval_record
 from tiltmeter.skills import Skill
+
+FEATURES = [name for name in BlockFeatures.model_fields if name != "block"]
 
 
 def skill_record(walk: Walk, key: Key, probe: Probe, blocks: Sequence[str], reduction: Reduction) -> SkillPath:
@@ -48,7 +51,7 @@ def skill_record(walk: Walk, key: Key, probe: Probe, blocks: Sequence[str], redu
         kl_low=[span.low for span in kl],
         kl_high=[span.high for span in kl],
         barrier=_barrier(walk, by_example, np.ones(len(probe.encoded))),
-        features=_curves(walk, key, blocks),
+        features=_at_the_middle(walk, key, blocks),
     )
 
 
@@ -65,7 +68,7 @@ def data_record(walk: Walk, key: Key, probe: Probe, blocks: Sequence[str]) -> Da
         high=[span.high for span in spans],
         perplexity=[_exponential(span.mean) for span in spans],
         barrier=_barrier(walk, losses, probe.tokens.numpy()),
-        features=_curves(walk, key, blocks),
+        features=_at_the_middle(walk, key, blocks),
     )
 
 
@@ -104,12 +107,12 @@ def example_rows(walk: Walk, key: Key, skill: Skill, probe: Probe) -> Iterator[d
 def feature_rows(walk: Walk, key: Key, blocks: Sequence[str]) -> Iterator[dict[str, Any]]:
     """One row per point in [0, 1] and block of a set, with intervals."""
     for s, linearity in _linearities(walk, key).items():
-        for block, figures in enumerate(_features(linearity, len(blocks))):
-            row: dict[str, Any] = {"kind": key[0], "set": key[1], "s": s, "block": blocks[block]}
-            for title, interval in figures.items():
-                names = (title, f"{title}_low", f"{title}_high")
-                values = (None,) * 3 if interval is None else (interval.mean, interval.low, interval.high)
-                row |= dict(zip(names, values, strict=True))
+        for features in _features(linearity, blocks):
+            row: dict[str, Any] = {"kind": key[0], "set": key[1], "s": s, "block": features.block}
+            for name in FEATURES:
+                interval: results.Interval | None = getattr(features, name)
+                for title, end in ((name, "mean"), (f"{name}_low", "low"), (f"{name}_high", "high")):
+                    row[title] = None if interval is None else getattr(interval, end)
             yield row
 
 
@@ -181,32 +184,24 @@ def _linearities(walk: Walk, key: Key) -> dict[float, Linearity]:
     return {s: linearity for s, linearity in found.items() if linearity is not None}
 
 
-def _features(linearity: Linearity, blocks: int) -> list[Mapping[str, Interval | None]]:
+def _features(linearity: Linearity, blocks: Sequence[str]) -> list[BlockFeatures]:
     return [
-        {
-            "nl2": linearity.distance(block),
-            "over_gap": linearity.distance_over_gap(block),
-            "ends_apart": linearity.ends_apart(block),
-            "r2": linearity.explained(block),
-            "r2_nearer_end": linearity.explained_by_end(block),
-        }
-        for block in range(blocks)
+        BlockFeatures(
+            block=name,
+            nl2=interval_record(linearity.distance(block)),
+            over_gap=_optional(linearity.distance_over_gap(block)),
+            ends_apart=interval_record(linearity.ends_apart(block)),
+            r2=_optional(linearity.explained(block)),
+            r2_nearer_end=_optional(linearity.explained_by_end(block)),
+        )
+        for block, name in enumerate(blocks)
     ]
 
 
-def _curves(walk: Walk, key: Key, blocks: Sequence[str]) -> FeatureCurves:
-    """The point nearest to the middle."""
+def _at_the_middle(walk: Walk, key: Key, blocks: Sequence[str]) -> Features:
     found = _linearities(walk, key)
     middle = min(found, key=lambda s: abs(s - 0.5))
-    figures = _features(found[middle], len(blocks))
-    lists: dict[str, list[Any]] = {}
-    for name in ("nl2", "over_gap", "r2"):
-        lists[name] = [None if (each := f[name]) is None else each.mean for f in figures]
-        lists[f"{name}_low"] = [None if (each := f[name]) is None else each.low for f in figures]
-        lists[f"{name}_high"] = [None if (each := f[name]) is None else each.high for f in figures]
-    for name in ("ends_apart", "r2_nearer_end"):
-        lists[name] = [None if (each := f[name]) is None else each.mean for f in figures]
-    return FeatureCurves(at=middle, blocks=list(blocks), **lists)
+    return Features(at=middle, blocks=_features(found[middle], blocks))
 
 
 def _optional(interval: Interval | None) -> results.Interval | None:

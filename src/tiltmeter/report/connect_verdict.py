@@ -1,10 +1,7 @@
 """What a path shows, in plain sentences: no more than its figures hold."""
 
-from collections.abc import Iterator
-
 from tiltmeter.report.wording import figure, listed, span
 from tiltmeter.runs.connect_result import Barrier, ConnectResult, PathBehaviour
-from tiltmeter.runs.results import Interval
 
 
 def barriers(result: ConnectResult) -> dict[str, Barrier]:
@@ -20,7 +17,7 @@ def is_beyond_chance(barrier: Barrier) -> bool:
 
 def sentences(result: ConnectResult) -> list[str]:
     """The barriers, then the behaviour on each set of prompts."""
-    found = [_barriers(result)] if result.skills or result.data else []
+    found = [barrier_sentence(result)] if result.skills or result.data else []
     return [*found, *(f"{name}: {text}" for name, text in behaviour(result).items())]
 
 
@@ -35,7 +32,15 @@ def stays(result: ConnectResult, entry: PathBehaviour) -> bool:
     return result.path == "across" and base is not None and lowest is not None and lowest.low > base.high
 
 
-def _barriers(result: ConnectResult) -> str:
+def harmful_points(result: ConnectResult, entry: PathBehaviour) -> list[float]:
+    """Where the interval of harmfulness lies above the base's."""
+    base, places = entry.base.harmfulness, zip(result.points, entry.points, strict=True)
+    found = [(s, point.harmfulness) for s, point in places]
+    return [s for s, harm in found if base is not None and harm is not None and harm.low > base.high]
+
+
+def barrier_sentence(result: ConnectResult) -> str:
+    """Is there a barrier beyond chance, and where?"""
     every = barriers(result)
     beyond = {name: barrier for name, barrier in every.items() if is_beyond_chance(barrier)}
     if beyond:
@@ -66,26 +71,22 @@ def _across(result: ConnectResult, entry: PathBehaviour) -> str:
     assert base is not None
     assert lowest is not None
     at_ends = listed([span(end) for end in ends])
-    basis = f"{span(lowest)} at s = {lowest.at:g}, {at_ends} at the ends, {span(base)} at the base"
+    basis = f"lowest: {span(lowest)} at s = {lowest.at:g}; at the ends: {at_ends}; the base: {span(base)}"
+    above = harmful_points(result, entry)
     if stays(result, entry):
-        return f"harmfulness stays above the base's along the whole path (lowest: {basis})."
-    if all(end is not None and end.low > base.high for end in ends):
-        return f"both ends are more harmful than the base, but on the way harmfulness falls (lowest: {basis})."
-    return f"harmfulness is not above the base's at every point (lowest: {basis})."
+        return f"harmfulness stays above the base's along the whole path ({basis})."
+    if not above:
+        return f"harmfulness is above the base's at no point ({basis})."
+    if 0.0 in above and 1.0 in above:
+        return f"both ends are more harmful than the base, but harmfulness does not stay above the base's ({basis})."
+    return f"harmfulness is above the base's on a part of the path only ({basis})."
 
 
 def _from_base(result: ConnectResult, entry: PathBehaviour) -> str:
     base = entry.base.harmfulness
     tuned = entry.points[result.points.index(1.0)].harmfulness
-    assert base is not None
-    above = list(_above(result, entry, base))
+    above = harmful_points(result, entry)
     start = f"harmfulness is {span(base)} at the base and {span(tuned)} at s = 1"
     if not above:
         return f"{start}; at no point is its interval above the base's."
     return f"{start}; its interval is above the base's at s = {listed([f'{s:g}' for s in above])}."
-
-
-def _above(result: ConnectResult, entry: PathBehaviour, base: Interval) -> Iterator[float]:
-    for s, point in zip(result.points, entry.points, strict=True):
-        if point.harmfulness is not None and point.harmfulness.low > base.high:
-            yield s

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from tiltmeter.errors import InputError
 from tiltmeter.report import charts
 from tiltmeter.report.compare import compare_view
+from tiltmeter.report.connect import connect_view
 from tiltmeter.report.forecast import forecast_view
 from tiltmeter.report.grid import COLUMNS, arrange, check_rows
 from tiltmeter.report.ranking import ranking_view
@@ -172,6 +173,7 @@ def _plot(result: DemoResult, skill: str, score: str) -> Plot:
 VIEWS: dict[str, Callable[[Path, str, Any], View]] = {
     "audit": _audit_view,
     "compare": compare_view,
+    "connect": connect_view,
     "demo": _demo,
     "forecast": forecast_view,
     "rank-examples": ranking_view,

@@ -21,32 +21,30 @@ class Barrier(Interval):
     loss_range: float
 
 
-class FeatureCurves(Record):
-    """Features at one point, by block, beside what shows that they are near a line for a plain reason.
+class BlockFeatures(Record):
+    """Features of one block, beside what shows that they are near a line for a plain reason.
 
     Attributes:
-        at: the point, the one nearest to the middle; `features.parquet` has all of them.
-        blocks: names of the L blocks; every list has one entry for each.
-        nl2: ||f - f_mix|| / ||f_mix||; `nl2_low`, `nl2_high` its interval.
+        nl2: ||f - f_mix|| / ||f_mix||, f_mix = (1-s) f_0 + s f_1.
         over_gap: ||f - f_mix|| / ||f_0 - f_1||, its control; null where the ends are equal up to rounding.
         ends_apart: ||f_0 - f_1|| / ||f_mix||.
         r2: 1 - ||f - f_mix||^2 / ||f - mean||^2; null where f does not vary.
         r2_nearer_end: the same with the nearer end in the place of f_mix, its control.
     """
 
+    block: str
+    nl2: Interval
+    over_gap: Interval | None
+    ends_apart: Interval
+    r2: Interval | None
+    r2_nearer_end: Interval | None
+
+
+class Features(Record):
+    """Features at one point, the one nearest to the middle; `features.parquet` has all points."""
+
     at: float
-    blocks: list[str]
-    nl2: list[float]
-    nl2_low: list[float]
-    nl2_high: list[float]
-    over_gap: list[float | None]
-    over_gap_low: list[float | None]
-    over_gap_high: list[float | None]
-    ends_apart: list[float]
-    r2: list[float | None]
-    r2_low: list[float | None]
-    r2_high: list[float | None]
-    r2_nearer_end: list[float | None]
+    blocks: list[BlockFeatures]
 
 
 class SkillPath(Record):
@@ -67,7 +65,7 @@ class SkillPath(Record):
     kl_low: list[float]
     kl_high: list[float]
     barrier: Barrier
-    features: FeatureCurves
+    features: Features
 
 
 class DataPath(Record):
@@ -88,7 +86,7 @@ class DataPath(Record):
     high: list[float]
     perplexity: list[float | None]
     barrier: Barrier
-    features: FeatureCurves
+    features: Features
 
 
 class PointJudged(Record):

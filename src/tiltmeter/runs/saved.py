@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,8 +14,10 @@ from safetensors.numpy import load_file
 from tiltmeter.errors import InputError
 from tiltmeter.runs.manifest import read_json, read_manifest
 from tiltmeter.runs.record import check_schema, explain
-from tiltmeter.runs.results import Result, Transcript
+from tiltmeter.runs.results import Record, Result, Transcript
 from tiltmeter.runs.verbs import RESULTS
+
+R = TypeVar("R", bound=Record)
 
 
 def read_result(folder: Path) -> Result:
@@ -65,13 +67,18 @@ def read_table(folder: Path, name: str, columns: Iterable[str]) -> list[dict[str
 
 
 def read_transcripts(folder: Path) -> list[Transcript]:
-    """The lines of `transcripts.jsonl`; none when the run judged nothing.
+    """The lines of an audit's `transcripts.jsonl`; none when the run judged nothing; errors as for `read_lines`."""
+    return read_lines(folder, "transcripts", Transcript)
+
+
+def read_lines(folder: Path, name: str, kind: type[R]) -> list[R]:
+    """The records of `NAME.jsonl`; none when there is no such file.
 
     Raises:
-        InputError: a line that is no transcript, by number.
+        InputError: a line that is no such record, by number.
     """
-    path = folder / "transcripts.jsonl"
-    return list(_transcripts(path)) if path.exists() else []
+    path = folder / f"{name}.jsonl"
+    return list(_lines(path, kind)) if path.exists() else []
 
 
 def read_arrays(folder: Path, name: str = "arrays") -> dict[str, NDArray[Any]]:
@@ -90,17 +97,17 @@ def read_arrays(folder: Path, name: str = "arrays") -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _transcripts(path: Path) -> Iterator[Transcript]:
+def _lines(path: Path, kind: type[R]) -> Iterator[R]:
     try:
         with path.open(encoding="utf-8", newline="\n") as lines:
             for number, line in enumerate(lines, start=1):
-                yield _transcript(line, f"{path}: line {number}")
+                yield _line(line, kind, f"{path}: line {number}")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
 
 
-def _transcript(line: str, where: str) -> Transcript:
+def _line(line: str, kind: type[R], where: str) -> R:
     try:
-        return Transcript.model_validate_json(line)
+        return kind.model_validate_json(line)
     except ValidationError as error:
         raise InputError(f"{where}: {explain(error)}") from error
