@@ -48,9 +48,7 @@ def read_adapter(folder: Path, base: Path | None = None, initial: Path | None = 
     norms = {name: _total(folder, name, parts).norm() for name, parts in others.items()}
     not_covered = {name: norm for name, norm in norms.items() if norm}
     kind = "adapter" if adapter.initial is None else DIFFERENCE
-    update = Update(
-        {name: partial(_total, folder, name, parts) for name, parts in covered.items()}, kind, not_covered
-    )
+    update = Update({name: partial(_total, folder, name, parts) for name, parts in covered.items()}, kind, not_covered)
     if not any(delta.norm() for delta in update.values()):
         elsewhere = f", only other parameters such as {next(iter(not_covered))}" if not_covered else ""
         raise InputError(f"{folder}: the adapter did nothing: it changes no linear layer{elsewhere}")
