@@ -104,9 +104,10 @@ def compare_view(folder: Path, anchor: str, result: CompareResult) -> CompareVie
     Raises:
         InputError: a table that does not hold what it should.
     """
-    blocks = _rows(folder, "blocks", COLUMNS, ("one", "two", "figure"))
-    modules = _rows(folder, "modules", MODULES, ("one", "two", "module", "figure"))
-    pairs, curves = update_pairs(result), find_curves(result, blocks)
+    pairs = update_pairs(result)
+    blocks = _rows(folder, "blocks", COLUMNS, ("one", "two", "figure")) if pairs else []
+    modules = _rows(folder, "modules", MODULES, ("one", "two", "module", "figure")) if pairs else []
+    curves = find_curves(result, blocks)
     return CompareView(
         anchor,
         _title(result),
@@ -115,7 +116,9 @@ def compare_view(folder: Path, anchor: str, result: CompareResult) -> CompareVie
         [explain_nulls(result), explain_p(result)],
         {each: FIGURES[each] for each in MAIN},
         _updates(result),
-        [Matrix(FIGURES[each], charts.matrix(result, each)) for each in MATRICES] if pairs else [],
+        [Matrix(FIGURES[each], charts.matrix(result, each)) for each in MATRICES]
+        if len(result.updates) > 2 and pairs
+        else [],
         charts.tree(result),
         curves,
         _curve_charts(curves) if curves else [],

@@ -43,7 +43,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Topic:
-    """One figure as sentences speak of it: of many pairs, and of one."""
+    """One figure as sentences speak of it: of many pairs, and of one, whose names go into {}."""
 
     figure: Figure
     about: str
@@ -51,20 +51,20 @@ class Topic:
     one: str
 
 
-LEFT = Topic("overlap_left", "left subspaces", "Left subspaces overlap", "Left subspaces overlap by")
-COSINE = Topic("cosine", "cosine", "Cosines are", "The cosine is")
-RIGHT = Topic("overlap_right", "right subspaces", "Right subspaces overlap", "Right subspaces overlap by")
+LEFT = Topic("overlap_left", "left subspaces", "Left subspaces overlap", "Left subspaces of {} overlap by")
+COSINE = Topic("cosine", "cosine", "Cosines are", "The cosine of {} is")
+RIGHT = Topic("overlap_right", "right subspaces", "Right subspaces overlap", "Right subspaces of {} overlap by")
 APART = Topic(
     "overlap_right",
     "right subspaces",
     "Where no initialisation is shared, right subspaces overlap",
-    "Where no initialisation is shared, right subspaces overlap by",
+    "Without a shared initialisation, right subspaces of {} overlap by",
 )
 BASE = Topic(
     "overlap_left",
     "the base's own weights",
     "Left subspaces of updates overlap with those of the base's weights",
-    "The left subspace overlaps with that of the base's weights by",
+    "Left subspaces of {} overlap by",
 )
 
 
@@ -72,7 +72,9 @@ def findings(result: CompareResult) -> list[Finding]:
     """What updates share: an initialisation, left subspaces, cosines, right subspaces, groups, the base."""
     pairs = update_pairs(result)
     if not pairs:
-        return [Finding("none", "weight space", "nothing to compare", "No two updates change a module in common.")]
+        return [
+            Finding("none", "weight space", "nothing to compare", "No two updates change the same module of a block.")
+        ]
     apart, base = [pair for pair in pairs if not shares(pair)], base_pairs(result)
     found = [_initialisation(pairs), _judge(LEFT, pairs, _left_note(pairs)), _judge(COSINE, pairs, _signs(pairs))]
     if apart:
@@ -96,27 +98,19 @@ def explain_p(result: CompareResult) -> str:
     pairs, least = update_pairs(result), 1 / (result.draws + 1)
     head = (
         f"p is of one pair and one figure, (1 + draws at least as similar) / (draws + 1): with {result.draws} draws "
-        f"never below {figure(least, 2)}."
+        f"never below {figure(least, 2)}. Beyond chance means p of at most {LEVEL:g}"
     )
     if len(pairs) < 2:
-        return head
-    if len(pairs) * least <= LEVEL:
-        return f"{head} {_corrected(pairs)}"
-    return (
-        f"{head} Beyond the null means p of at most {LEVEL:g}, without correction; times {len(pairs)} pairs "
-        f"(Bonferroni) no p can be that low: it takes --draws {math.ceil(len(pairs) / LEVEL) - 1}."
-    )
+        return f"{head}."
+    head = f"{head}, without correction; times {len(pairs)} pairs (Bonferroni)"
+    if len(pairs) * least > LEVEL:
+        return f"{head} no p can be that low: it takes --draws {math.ceil(len(pairs) / LEVEL) - 1}."
+    passed = [f"{_corrected(pairs, topic.figure)} for {topic.about}" for topic in (LEFT, COSINE)]
+    return f"{head} it stays so in {listed(passed)}."
 
 
-def _corrected(pairs: Sequence[PairRecord]) -> str:
-    passed = [
-        f"{sum(reference(pair.figures[topic.figure]).p * len(pairs) <= LEVEL for pair in pairs)} ({topic.about})"
-        for topic in (LEFT, COSINE)
-    ]
-    return (
-        f"Beyond the null means p of at most {LEVEL:g}, without correction; times {len(pairs)} pairs (Bonferroni) it "
-        f"stays so in {listed(passed)}."
-    )
+def _corrected(pairs: Sequence[PairRecord], which: Figure) -> int:
+    return sum(reference(pair.figures[which]).p * len(pairs) <= LEVEL for pair in pairs)
 
 
 def _initialisation(pairs: Sequence[PairRecord]) -> Finding:
@@ -133,7 +127,8 @@ def _initialisation(pairs: Sequence[PairRecord]) -> Finding:
         return Finding("none", about, "none", text + _partly(rows))
     coincide = f"the row spaces of A coincide to {_rows([each for _, each in rows if each.shared])}"
     text = f"{_who(joined, len(pairs))} {coincide}, {_whatever_learned(joined)} {_usual_baseline(joined)}"
-    return Finding("mixed", about, f"{len(joined)} of {plural(len(pairs), 'pair')}", text + _partly(rows))
+    word = "yes" if len(pairs) == 1 else f"{len(joined)} of {len(pairs)} pairs"
+    return Finding("mixed", about, word, text + _partly(rows))
 
 
 def _who(joined: Sequence[PairRecord], count: int) -> str:
@@ -194,14 +189,13 @@ def _judge(topic: Topic, pairs: Sequence[PairRecord], note: str = "") -> Finding
     kind: Literal["mixed", "none"] = "mixed" if beyond else "none"
     word = "nothing beyond chance"
     if len(pairs) == 1:
-        verdict = "beyond it" if beyond else "not beyond it"
-        text = f"{topic.one} {against_null(pairs[0], topic.figure)} and {verdict}."
+        text = f"{topic.one.format(both(pairs[0]))} {against_null(pairs[0], topic.figure)}, {'beyond' if beyond else 'not beyond'} chance."
         return Finding(kind, topic.about, "beyond chance" if beyond else word, text + note)
     if beyond:
         most = max(beyond, key=lambda pair: _distance(pair, topic.figure))
         word, end = f"beyond chance in {len(beyond)} of {len(pairs)}", _furthest(most, topic.figure)
     else:
-        end = f"{spread_times(pair.figures[topic.figure].ratio for pair in pairs)} it"
+        end = f"{spread_times(pair.figures[topic.figure].ratio for pair in pairs)} its mean"
     text = f"{topic.many} beyond their null in {counted(pairs, topic.figure)}: {end}."
     return Finding(kind, topic.about, word, text + note)
 
