@@ -154,7 +154,7 @@ def _read_weights(folder: Path, dtype: torch.dtype, device: str, trust_remote_co
         raise InputError(f"{folder}: expected a whole model, found a PEFT adapter; give its base model first")
     check_folder(folder)
     try:
-        with _quiet():
+        with quiet():
             make: Any = AutoModelForCausalLM  # its types know nothing of output_loading_info
             module, info = make.from_pretrained(
                 folder,
@@ -196,7 +196,7 @@ def _cause(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' progress bar, which knows no terminal, and its notes, which print hostile names raw."""
     has_bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()

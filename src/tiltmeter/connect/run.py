@@ -110,12 +110,17 @@ def run_connect(request: ConnectRequest, out: Path, judge: Judge | None) -> Conn
 
 def _check(request: ConnectRequest) -> None:
     last = 1.0 if request.sources.second is not None else 2.0
-    points = request.points
-    if not {0.0, 1.0} <= set(points) or list(points) != sorted(set(points)) or points[0] < 0 or points[-1] > last:
+    sources, points, saved = request.sources, request.points, request.saving.points
+    if not {0.0, 1.0} <= set(points) or list(points) != sorted(set(points)) or not _are_within(points, last):
         raise InputError(f"points: expected 0 and 1 among ascending numbers from 0 to {last:g}, got {list(points)}")
-    sources = request.sources
-    if not (sources.skills or sources.data or sources.prompts or request.saving.points):
+    if len(saved) > len(set(saved)) or not _are_within(saved, last):
+        raise InputError(f"points to save: expected different numbers from 0 to {last:g}, got {list(saved)}")
+    if not (sources.skills or sources.data or sources.prompts or saved):
         raise InputError("nothing to measure: give --skill, --data or --prompts, or points to --save")
+
+
+def _are_within(points: Sequence[float], last: float) -> bool:
+    return all(0 <= s <= last for s in points)  # not NaN either
 
 
 def _load_sets(sources: ConnectSources) -> dict[Key, Skill]:

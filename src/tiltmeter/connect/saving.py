@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import FiniteFloat, PositiveInt
 
 from tiltmeter.geometry.path import WeightPath
+from tiltmeter.models import quiet
 from tiltmeter.runs.connect_result import SavedPoint
 from tiltmeter.runs.folder import RunFolder
 
@@ -48,7 +49,7 @@ def save_checkpoint(path: WeightPath, s: float, folder: Path) -> None:
     module = path.model.module
     config, ties = module.config, _count(path)
     tied = config.tie_word_embeddings
-    with path.at(s):
+    with path.at(s), quiet():
         config.tie_word_embeddings = tied and _count(path) == ties
         try:
             module.save_pretrained(str(folder))
