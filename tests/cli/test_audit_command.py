@@ -153,7 +153,9 @@ def test_fail_on_decides_the_exit_code(folder: Path, tiltmeter: CommandLine) -> 
     assert tiltmeter.audit(folder, fail_on="overlap=1e30").code == 0
 
 
-@pytest.mark.parametrize("verb", ["demo", "audit", "connect", "forecast", "spectrum", "rank-examples", "report", "run", "verify"])
+@pytest.mark.parametrize(
+    "verb", ["demo", "audit", "connect", "forecast", "spectrum", "rank-examples", "report", "run", "verify"]
+)
 def test_help_answers_without_torch(verb: str) -> None:
     program = (
         "import sys\nfrom tiltmeter.cli import main\n"

@@ -201,6 +201,22 @@ def test_bfloat16_weights_are_moved_in_float32_and_rounded_once(tmp_path: Path) 
         assert float((found != expected).float().mean()) < 0.01  # a tie in float32 may round the other way
 
 
+def test_rounding_is_told(tmp_path: Path) -> None:
+    write_base(tmp_path)
+    write_checkpoint(tmp_path / "whole")
+    exact = path_to(load_model(tmp_path / "base"), tmp_path, "whole")
+    assert exact.rounding(0.5) == 0
+    path = path_to(load_model(tmp_path / "base", torch.bfloat16), tmp_path, "whole")
+    first = weights(path.model)
+    changes = dict(path.ends[0].others) | {
+        f"{name}.weight": delta.dense() for name, delta in path.ends[0].update.items()
+    }
+    moved = {name: first[name].double() + 0.1 * change for name, change in changes.items()}
+    lost = sum(float((value - value.bfloat16().double()).square().sum()) for value in moved.values())
+    distance = sum(float((0.1 * change.double()).square().sum()) for change in changes.values())
+    assert path.rounding(0.1) == pytest.approx((lost / distance) ** 0.5, rel=1e-2)
+
+
 def two_adapters(folder: Path, **second: Any) -> Model:
     module = write_base(folder)
     write_adapter(folder / "one", module, 1, target_modules=QV)

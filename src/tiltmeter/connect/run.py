@@ -100,7 +100,7 @@ def run_connect(request: ConnectRequest, out: Path, judge: Judge | None) -> Conn
         run.write_record(request.record(inputs))
         saved = save_points(path, request.saving, base_folder, run)
         found = walk(path, request.points, probes, Questions(prompts, judge, request.sampling))
-        notes = list(_warnings(request, base, folders))
+        notes = list(_warnings(request, path, folders))
         result = _result(request, inputs, path, probes, found).model_copy(update={"saved": saved, "warnings": notes})
         run.write_result(result)
         _write_tables(run, sets, probes, found, list(base.blocks))
@@ -171,16 +171,16 @@ def _summary(end: End) -> EndSummary:
     return EndSummary(kind=end.update.kind, norm=end.update.norm(), modules=len(end.update), others=others)
 
 
-def _warnings(request: ConnectRequest, base: Model, folders: Sequence[Path]) -> Iterator[str]:
+def _warnings(request: ConnectRequest, path: WeightPath, folders: Sequence[Path]) -> Iterator[str]:
     """What a reader must know besides."""
-    own = chat_template_hash(base.tokenizer)
+    own = chat_template_hash(path.model.tokenizer)
     for source, folder in zip(request.sources.tuned, folders, strict=True):
         if has_tokenizer(folder) and chat_template_hash(load_tokenizer(folder)) != own:
             yield f"{source}: its chat template differs from the base's, which is used along the whole path"
     if request.dtype == "bfloat16":
         yield (
-            "weights in bfloat16 are rounded at each point to 3 digits, which moves them by about as much as a small "
-            "step does: measure in float32 where memory allows"
+            f"rounding to bfloat16 moves the weights at s = 0.5 by {path.rounding(0.5):.0%} of their distance from the "
+            "base: measure in float32 where memory allows"
         )
 
 

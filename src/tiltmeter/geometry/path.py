@@ -1,5 +1,6 @@
 """Straight paths in weight space: one model in memory that moves along them and comes back exactly."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -68,10 +69,19 @@ class WeightPath:
 
     def update(self, s: float) -> Update:
         """The change of linear modules from the base to `theta(s)`, lazily."""
-        if self.variant == "factors":
-            return self.ends[0].update.map(lambda name, _: self._mixed_factors(name, s))
         parts = [a * end.update for a, end in zip(self.coefficients(s), self.ends, strict=True) if a]
-        return reduce(add, parts) if parts else 0.0 * self.ends[0].update
+        straight = reduce(add, parts) if parts else 0.0 * self.ends[0].update
+        return straight.map(lambda name, _: self._mixed_factors(name, s)) if self.variant == "factors" else straight
+
+    def rounding(self, s: float) -> float:
+        """How much rounding to the weights' dtype moves `theta(s)`, relative to its distance from the base."""
+        errors, distances = [], []
+        for name in self._names():
+            parameter = self._parameter(name)
+            moved = self._moved(name, parameter, s)
+            errors.append(_norm(moved.to(parameter.dtype).to(moved.dtype) - moved))
+            distances.append(_norm(moved - parameter.detach()))
+        return math.hypot(*errors) / math.hypot(*distances)
 
     @contextmanager
     def at(self, s: float) -> Iterator[Model]:
@@ -83,7 +93,8 @@ class WeightPath:
                 parameter = self._parameter(name)
                 key = (id(parameter), *self._changes(name))
                 if key not in made:
-                    made[key] = nn.Parameter(self._moved(name, parameter, s), parameter.requires_grad)
+                    moved = self._moved(name, parameter, s).to(parameter.dtype)
+                    made[key] = nn.Parameter(moved, parameter.requires_grad)
                 kept[name] = parameter
                 self._put(name, made[key])
             yield self.model
@@ -102,7 +113,7 @@ class WeightPath:
         return tuple(name if module in end.update else id(end.others.get(name)) for end in self.ends)
 
     def _moved(self, name: str, parameter: Tensor, s: float) -> Tensor:
-        """A parameter at `theta(s)`, computed in at least float32."""
+        """A parameter at `theta(s)`, in at least float32."""
         moved = parameter.detach().to(torch.promote_types(parameter.dtype, torch.float32), copy=True)
         for a, end in zip(self.coefficients(s), self.ends, strict=True):
             if name in end.others:
@@ -111,7 +122,7 @@ class WeightPath:
         is_oriented = module in self.model.linears and is_transposed(self.model.linears[module])
         for a, delta in self._deltas(module, s):
             _add(moved.T if is_oriented else moved, delta, a)
-        return moved.to(parameter.dtype)
+        return moved
 
     def _deltas(self, module: str, s: float) -> Iterator[tuple[float, Delta]]:
         if self.variant == "factors":
@@ -136,6 +147,10 @@ class WeightPath:
     def _put(self, name: str, parameter: nn.Parameter) -> None:
         module, _, own = name.rpartition(".")
         setattr(self.model.module.get_submodule(module), own, parameter)
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
 
 
 def _add(weight: Tensor, delta: Delta, a: float) -> None:
