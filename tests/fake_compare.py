@@ -165,6 +165,11 @@ def many(count: int) -> CompareResult:
     return of_pairs(*found, ordering=ordering(names, found))
 
 
+def module_rows(result: CompareResult, blocks: int = 3) -> list[dict[str, Any]]:
+    """One row per pair, module and figure; without ranges."""
+    return [{key: row[key] for key in row if not key.endswith(("_low", "_high"))} for row in rows(result, blocks)]
+
+
 def rows(result: CompareResult, blocks: int = 3, outside: bool = True) -> Iterator[dict[str, Any]]:
     """One row per pair, module and figure: two modules in each block and one outside."""
     places = [(f"model.layers.{block}.mlp.{kind}_proj", block) for block in range(blocks) for kind in ("up", "down")]
@@ -203,6 +208,6 @@ def write_compare(folder: Path, result: CompareResult | None = None, blocks: int
         )
         run.write_result(result)
         run.write_table("changes", [{"update": name, "module": "lm_head"} for name in result.updates])
-        run.write_table("modules", list(rows(result, blocks)))
+        run.write_table("modules", module_rows(result, blocks))
         run.write_table("blocks", block_rows(result, blocks))
     return folder

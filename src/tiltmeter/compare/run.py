@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat
 
 from tiltmeter.compare import record
-from tiltmeter.errors import InputError
+from tiltmeter.errors import InputError, NothingMeasuredError
 from tiltmeter.geometry.comparison import compare
 from tiltmeter.geometry.similarity import Dims
 from tiltmeter.layers import block_index, find_blocks
@@ -64,6 +64,7 @@ def run_compare(request: CompareRequest, out: Path) -> CompareResult:
 
     Raises:
         InputError: any input that cannot be used, names that are not of an update, or `out` is no place for a run.
+        NothingMeasuredError: no two updates change the same module of a block.
     """
     _check_names(request)
     folder = ModelFolder(local_folder(request.base), request.io)
@@ -76,6 +77,8 @@ def run_compare(request: CompareRequest, out: Path) -> CompareResult:
     with RunFolder(out) as run:
         inputs = _hashes(request, folder.folder, folders)
         found = compare(updates, places, request.dims, request.draws, request.accuracy, request.seed)
+        if not any(pair.blocks for pair in found.pairs.values()):
+            raise NothingMeasuredError(f"no two of {', '.join(updates)} change the same module of a block")
         result = record.result(request, inputs, updates, folders, found)
         run.write_record(request.record(inputs))
         run.write_result(result)

@@ -46,7 +46,7 @@ class Figures:
         sizes = np.abs(self.draws)  # only cosines have a sign
         at_least = (sizes * _CLOSER[:, None] >= (np.abs(self.values) * _CLOSER)[:, None]).sum(-1)
         p = np.where(np.isnan(sizes[..., 0]), np.nan, (1 + at_least) / (1 + sizes.shape[-1]))
-        return Summary(self.values, self.closed, sizes.mean(-1), p)
+        return Summary(self.values, self.closed, sizes.mean(-1, dtype=np.float64), p)
 
     def ranges(self) -> Float[NDArray[np.float64], "2 Q F"]:
         """The central 95 % of the draws (of `|cosine|`)."""
