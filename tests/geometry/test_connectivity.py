@@ -51,16 +51,17 @@ def test_ratios_and_intervals_equal_a_plain_bootstrap() -> None:
 
 
 def test_a_loss_on_the_line_exceeds_the_null_in_one_of_twenty() -> None:
-    """Noise by example and point on a straight line: the maximum is positive always, above its null rarely."""
+    """Noise by example and point on a straight line: the interval alone would see a barrier in most cases."""
     draw = np.random.default_rng(0)
-    over = 0
+    over = excluded = 0
     for seed in range(150):
         losses = 1 + POINTS[:, None] + draw.normal(size=(11, 60))
         found = barrier(POINTS, losses, np.ones(60), seed)
         over += found.height.value.mean > found.null_p95
-        assert found.height.value.low >= 0
+        excluded += found.height.value.low > 0
     low, high = stats.binom.interval(0.999, 150, 0.05)
     assert low <= over <= high
+    assert excluded > 75
 
 
 def test_the_lowest_point_and_its_interval() -> None:

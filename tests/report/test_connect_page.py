@@ -235,6 +235,13 @@ def test_every_figure_stands_in_a_table(tmp_path: Path) -> None:
         assert part in words, part
 
 
+def test_few_examples_are_said(tmp_path: Path) -> None:
+    made = result(data={"soup": data().model_copy(update={"examples": 19})})
+    words = " ".join(" ".join(Page(render([write(tmp_path / "path", made)])).words).split())
+    assert "data soup: 19 examples are few, its intervals are rough" in words
+    assert "skill refusal: 40" not in words
+
+
 def test_the_page_of_a_run_that_only_saved(tmp_path: Path) -> None:
     made = result(skills={}, data={}, behaviour=None, judge=None)
     words = " ".join(" ".join(Page(render([write(tmp_path / "path", made)])).words).split())

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tiltmeter.cli.tables import WIDTH, next_step, safe
-from tiltmeter.report.connect_verdict import barriers, sentences
+from tiltmeter.report.connect_verdict import barriers, cautions, sentences
 from tiltmeter.report.wording import figure, share, span
 from tiltmeter.runs.connect_result import ConnectResult
 from tiltmeter.runs.results import Interval
@@ -28,8 +28,8 @@ def print_connect(result: ConnectResult, folder: Path) -> None:
         console.print(
             f"saved s = {saved.s:g} as {saved.form}: {safe(str(folder / saved.folder))}{lost}", soft_wrap=True
         )
-    for warning in result.warnings:
-        console.print(f"note: {safe(warning)}")
+    for note in cautions(result):
+        console.print(f"note: {safe(note)}")
     next_step(console, folder)
 
 

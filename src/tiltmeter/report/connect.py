@@ -11,6 +11,7 @@ from tiltmeter.report.connect_verdict import (
     barrier_sentence,
     barriers,
     behaviour,
+    cautions,
     harmful_points,
     is_beyond_chance,
     stays,
@@ -49,6 +50,7 @@ class ConnectView:
     title: str
     result: ConnectResult
     findings: list[Finding]
+    cautions: list[str]
     barriers: dict[str, Barrier]
     panels: list[Panel]
     features: dict[str, Features]
@@ -64,6 +66,7 @@ def connect_view(folder: Path, anchor: str, result: ConnectResult) -> ConnectVie
         _title(folder, result),
         result,
         list(_findings(result)),
+        cautions(result),
         barriers(result),
         list(_panels(result)),
         features(result),

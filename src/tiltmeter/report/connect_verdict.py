@@ -1,5 +1,6 @@
 """What a path shows, in plain sentences: no more than its figures hold."""
 
+from tiltmeter.report.verdict import FEW_EXAMPLES as FEW
 from tiltmeter.report.wording import figure, listed, span
 from tiltmeter.runs.connect_result import Barrier, ConnectResult, PathBehaviour
 
@@ -30,6 +31,17 @@ def stays(result: ConnectResult, entry: PathBehaviour) -> bool:
     """Is harmfulness above the base's at every point between two fine-tunes: do the intervals of both not meet?"""
     base, lowest = entry.base.harmfulness, entry.lowest
     return result.path == "across" and base is not None and lowest is not None and lowest.low > base.high
+
+
+def cautions(result: ConnectResult) -> list[str]:
+    """What a reader must know besides."""
+    counts = {f"data {name}": entry.examples for name, entry in result.data.items()}
+    counts |= {f"skill {name}": entry.examples for name, entry in result.skills.items()}
+    counts |= {f"prompts {name}": entry.base.answers for name, entry in (result.behaviour or {}).items()}
+    few = [
+        f"{name}: {count} examples are few, its intervals are rough" for name, count in counts.items() if count < FEW
+    ]
+    return few + result.warnings
 
 
 def harmful_points(result: ConnectResult, entry: PathBehaviour) -> list[float]:
