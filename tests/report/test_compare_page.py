@@ -262,6 +262,7 @@ def test_hostile_text_is_only_text_on_the_page(tmp_path: Path) -> None:
     for block in page.data:
         json.loads(block)
         assert not re.search("[<>&\u2028\u2029]", block)
+        assert "<" not in json.dumps(json.loads(block)).replace("<br>", "").replace("<extra></extra>", "")
     for chart in page.data[:3]:
         assert "&lt;/script&gt;" in json.dumps(json.loads(chart)["data"][0]["customdata"])
 

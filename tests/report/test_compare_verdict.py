@@ -37,6 +37,7 @@ def test_pairs_with_one_origin_form_a_set() -> None:
     assert "3 of 6 pairs share their initialisation, 1 set of updates (med, fin, sum)" in sentence
     assert "overlap by 0.48 whatever they learned; observed 0.48 to 0.60, 1.0× to 1.2× that null" in sentence
     assert "beyond it in 1 of 3 pairs (0.15 expected by chance)" in sentence
+    assert "too little to count as shared" not in sentence
 
 
 def test_sets_that_chain_are_one_and_others_stay_apart() -> None:
@@ -82,7 +83,7 @@ def test_the_pair_furthest_beyond_its_null_is_named() -> None:
     left = found(of_pairs(near, far, chance))["left subspaces"]
     assert left.word == "beyond chance in 2 of 3"
     assert "most of all a and c, 0.40, 10× its null (p = 0.0099)" in left.sentence
-    assert "does not touch them" not in left.sentence
+    assert "shared A" not in left.sentence
 
 
 def test_where_all_pairs_are_beyond_their_null_the_least_is_named() -> None:
@@ -95,8 +96,9 @@ def test_where_all_pairs_are_beyond_their_null_the_least_is_named() -> None:
 def test_opposite_directions_are_named() -> None:
     sentence = found(compare_result())["cosine"].sentence
     assert "1 pair of these points in opposite directions, most of all fin and sum (−0.020)" in sentence
-    assert "does not shift a cosine but scatters it more" in sentence
+    assert "pairs that share A and pairs that do not are not to be compared by it" in sentence
     by_chance = of_pairs(pair("a", "b", cosine=-0.5, cosine_p=0.06))
+    assert "shared A" not in found(by_chance)["cosine"].sentence
     assert "opposite" not in found(by_chance)["cosine"].sentence
 
 

@@ -189,7 +189,8 @@ def _judge(topic: Topic, pairs: Sequence[PairRecord], note: str = "") -> Finding
     kind: Literal["mixed", "none"] = "mixed" if beyond else "none"
     word = "nothing beyond chance"
     if len(pairs) == 1:
-        text = f"{topic.one.format(both(pairs[0]))} {against_null(pairs[0], topic.figure)}, {'beyond' if beyond else 'not beyond'} chance."
+        end = "beyond chance" if beyond else "not beyond chance"
+        text = f"{topic.one.format(both(pairs[0]))} {against_null(pairs[0], topic.figure)}, {end}."
         return Finding(kind, topic.about, "beyond chance" if beyond else word, text + note)
     if beyond:
         most = max(beyond, key=lambda pair: _distance(pair, topic.figure))
@@ -210,7 +211,7 @@ def _furthest(pair: PairRecord, which: Figure) -> str:
 
 def _left_note(pairs: Sequence[PairRecord]) -> str:
     """Left subspaces do not depend on A; where all pairs are beyond the null, it is not what tells pairs apart."""
-    note = " A shared A does not touch them." if any(map(shares, pairs)) else ""
+    note = " A shared A by itself adds nothing to them." if any(map(shares, pairs)) else ""
     if len(pairs) < 3 or not all(is_beyond(pair, "overlap_left") for pair in pairs):
         return note
     return (
@@ -221,7 +222,10 @@ def _left_note(pairs: Sequence[PairRecord]) -> str:
 
 def _signs(pairs: Sequence[PairRecord]) -> str:
     against = [pair for pair in pairs if pair.figures["cosine"].value < 0 and is_beyond(pair, "cosine")]
-    note = " A shared A does not shift a cosine but scatters it more, which the null allows for."
+    note = (
+        " A shared A scatters a cosine more, which the null allows for, and can enlarge one that was learned: pairs "
+        "that share A and pairs that do not are not to be compared by it."
+    )
     return _opposed(against) + (note if any(map(shares, pairs)) else "")
 
 
