@@ -51,7 +51,7 @@ def connect(
     first: Annotated[str, typer.Argument(metavar="A", help="A checkpoint or a PEFT adapter, folder or Hub id.")],
     out: Out,
     second: Annotated[
-        str | None, typer.Argument(metavar="[B]", help="Another: the path leads from A to B, else from BASE over A.")
+        str | None, typer.Argument(metavar="B", help="Another: the path leads from A to B, else from BASE over A.")
     ] = None,
     points: Annotated[
         str | None,
