@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tiltmeter.updates.delta import Delta, LowRank
 
-OVERSAMPLED = 10
+OVERSAMPLED = 12
 ITERATIONS = 6
 SMALL = 128  # up to it, an exact decomposition costs no more
 
@@ -76,5 +76,5 @@ def range_finder(matrix: Float[Tensor, "o i"], rank: int, accuracy: float, seed:
         error = float((residuals / values[:rank].clamp_min(torch.finfo(values.dtype).tiny)).max())
         if error <= accuracy:
             break
-    energy = float(torch.linalg.vector_norm(matrix, dtype=torch.float64)) ** 2
+    energy = float(torch.linalg.vector_norm(matrix, dim=1).double().square().sum())
     return Thin(left * values, right, energy, error, is_low_rank=False)

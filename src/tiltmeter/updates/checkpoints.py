@@ -1,5 +1,6 @@
 """The difference of two checkpoints on disk, one pair of tensors in memory at a time."""
 
+import math
 import re
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,8 @@ from tiltmeter.updates.delta import Dense
 from tiltmeter.updates.files import Reading
 from tiltmeter.updates.model_folder import ModelFolder
 from tiltmeter.updates.update import Update
+
+PIECE = 1 << 24  # numbers of an embedding in float32 at a time
 
 
 def read_difference(base: Path, tuned: Path, io: Reading = "mmap") -> Update:
@@ -58,7 +61,9 @@ class _Pair:
     def norm(self, name: str) -> float:
         if not self.differs(name):
             return 0.0
-        return float(torch.linalg.vector_norm(self._difference(name), dtype=torch.float64))
+        new, old = (part.flatten().split(PIECE) for part in self._both(name))
+        pieces = (_wide(one) - _wide(other) for one, other in zip(new, old, strict=True))
+        return math.hypot(*(float(torch.linalg.vector_norm(piece, dtype=torch.float64)) for piece in pieces))
 
     def differs(self, name: str) -> bool:
         """Compared as stored, so that what no float can hold (masks, quantised weights) may still be equal."""
@@ -68,9 +73,13 @@ class _Pair:
         return bool(self._difference(name).any())
 
     def _difference(self, name: str) -> Tensor:
-        return self.tuned.tensors.read(self._source(self.tuned, name)) - self.base.tensors.read(
-            self._source(self.base, name)
-        )
+        new, old = self._both(name)
+        return _wide(new) - _wide(old)
+
+    def _both(self, name: str) -> tuple[Tensor, Tensor]:
+        """The tuned tensor and the base's, as stored."""
+        new, old = (side.tensors.floats(self._source(side, name)) for side in (self.tuned, self.base))
+        return new, old
 
     def _on_both_sides(self, name: str) -> bool:
         for side, other in ((self.base, self.tuned), (self.tuned, self.base)):
@@ -92,6 +101,10 @@ class _Pair:
         source = side.source(name)
         assert source is not None
         return source
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _never_loaded(name: str, folder: ModelFolder) -> bool:
