@@ -164,11 +164,11 @@ def judged_table(found: Sequence[Adapter]) -> Table:
 
 
 def cosine_table(rows: Rows) -> Table:
-    """Cosines of effective updates, beside the mean absolute cosine of independent orientations."""
+    """Cosines of effective updates, beside the mean absolute cosine that row spaces kept, shared or not, give."""
     table = Table("pairs", "n", "cosine [range]", "null", title="cosine of effective updates")
     for relation, figures in rows.items():
         row = figures["cosine"]
-        table.add_row(relation, str(row.pairs), _spread(row), f"{row.nulls['same_spectrum']:.3f}")
+        table.add_row(relation, str(row.pairs), _spread(row), f"{row.nulls['shared_initialisation']:.3f}")
     return table
 
 
