@@ -33,7 +33,7 @@ def compare(
         int, typer.Option(min=1, help="Dimensions of the subspaces between which angles are taken.")
     ] = 20,
     subspace: Annotated[int, typer.Option(min=1, help="Dimensions of the subspaces whose overlap is taken.")] = 16,
-    draws: Annotated[int, typer.Option(min=2, help="Of each null.")] = 100,
+    draws: Annotated[int, typer.Option(min=2, help="Of each null.")] = 64,
     accuracy: Annotated[
         float, typer.Option(help="Of leading directions of checkpoints: residual over singular value.")
     ] = 0.01,

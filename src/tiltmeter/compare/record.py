@@ -76,8 +76,8 @@ def change_rows(found: Comparison) -> Iterator[dict[str, Any]]:
 def module_rows(found: Comparison, blocks: Mapping[str, int | None]) -> Iterator[dict[str, Any]]:
     """One row per pair, module and figure."""
     for (one, two), pair in found.pairs.items():
-        for module, summary in pair.modules.items():
-            for figure, row in _rows(summary).items():
+        for module in pair.rows:
+            for figure, row in _rows(pair.modules[module]).items():
                 yield {"one": one, "two": two, "module": module, "block": blocks[module], "figure": figure, **row}
 
 

@@ -49,7 +49,7 @@ class CompareRequest:
     initial: Mapping[str, str] = field(default_factory=dict)
     against_base: bool = False
     dims: Dims = field(default_factory=Dims)
-    draws: Annotated[int, Field(ge=2)] = 100
+    draws: Annotated[int, Field(ge=2)] = 64
     accuracy: PositiveFloat = 0.01
     io: Reading = "mmap"
     seed: Annotated[int, Field(ge=0)] = 0

@@ -1,12 +1,10 @@
 """Every pair of several updates over all modules: figures of each module, block and the whole, with their nulls."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import combinations
 
 import numpy as np
 import torch
@@ -14,23 +12,15 @@ import torch
 from tiltmeter.errors import InputError
 from tiltmeter.geometry.figures import Figures, Mean, Summary
 from tiltmeter.geometry.nulls import Pool
-from tiltmeter.geometry.pairs import ModulePair, ModulePairs, RowSpaces
+from tiltmeter.geometry.pairs import Change, ModulePairs, RowSpaces, module_pairs
 from tiltmeter.geometry.similarity import Dims
+from tiltmeter.geometry.stacks import Stacks
 from tiltmeter.progress import track
 from tiltmeter.updates.delta import LowRank
 from tiltmeter.updates.update import DIFFERENCE, Update
 
 DIMS = Dims()
 SHARED = 0.5  # of the way from independent row spaces to equal ones: above it they have a common origin
-
-
-@dataclass(frozen=True)
-class Change:
-    """One update in one module: Frobenius norm, rank, and the residual of its leading directions (see `Thin`)."""
-
-    norm: float
-    rank: int
-    error: float
 
 
 @dataclass
@@ -47,10 +37,9 @@ class PairComparison:
     rows: dict[str, RowSpaces | None] = field(default_factory=dict)
     blocks: dict[int, Mean] = field(default_factory=dict)
 
-    def add(self, module: str, block: int | None, pair: ModulePair) -> None:
+    def add(self, module: str, block: int | None, figures: Figures) -> None:
         """Takes in one more module."""
-        figures = Figures(pair.values.numpy(), pair.closed.numpy(), pair.nulls.numpy())
-        self.modules[module], self.rows[module] = figures.summary(), pair.rows
+        self.modules[module] = figures.summary()
         if block is not None:
             self.blocks.setdefault(block, Mean()).add(figures)
 
@@ -96,7 +85,7 @@ def compare(
     updates: Mapping[str, Update],
     blocks: Mapping[str, int | None] | None = None,
     dims: Dims = DIMS,
-    draws: int = 100,
+    draws: int = 64,
     accuracy: float = 0.01,
     seed: int = 0,
 ) -> Comparison:
@@ -117,54 +106,43 @@ def compare(
         raise InputError(f"expected at least two updates to compare, got {len(updates)}")
     names = list(updates)
     modules = list(dict.fromkeys(module for update in updates.values() for module in update))
-    work = partial(_compare_module, updates, Pool(dims, draws, seed), accuracy)
+    pool = Pool(dims, draws, seed)
+    work = partial(_module_pairs, updates, pool, accuracy)
     changes: dict[str, dict[str, Change]] = {name: {} for name in names}
     pairs: dict[tuple[int, int], PairComparison] = {}
+    stacks: Stacks[tuple[str, tuple[int, int]]] = Stacks(pool)
+
+    def take(measured: Iterable[tuple[tuple[str, tuple[int, int]], Figures]]) -> None:
+        for (module, places), figures in measured:
+            pairs[places].add(module, 0 if blocks is None else blocks[module], figures)
+
     done = track(_in_threads(work, modules, updates), "comparing modules", len(modules))
     for module, found in zip(modules, done, strict=True):
         for place, change in found.changes.items():
             changes[names[place]][module] = change
         for places, pair in found.pairs.items():
-            block = 0 if blocks is None else blocks[module]
-            pairs.setdefault(places, PairComparison()).add(module, block, pair)
+            pairs.setdefault(places, PairComparison()).rows[module] = pair.rows
+            take(stacks.add((module, places), pair))
+    take(stacks.rest())
     return Comparison(changes, {(names[a], names[b]): pair for (a, b), pair in sorted(pairs.items())})
 
 
-@dataclass(frozen=True)
-class _Module:
-    """One module of all updates: (update's place, change), and (places) -> pair."""
-
-    changes: Mapping[int, Change]
-    pairs: Mapping[tuple[int, int], ModulePair]
-
-
-def _compare_module(updates: Mapping[str, Update], pool: Pool, accuracy: float, module: str) -> _Module:
+def _module_pairs(updates: Mapping[str, Update], pool: Pool, accuracy: float, module: str) -> ModulePairs:
     deltas = {k: delta for k, update in enumerate(updates.values()) if (delta := update.get(module)) is not None}
-    names, kinds = list(updates), [update.kind for update in updates.values()]
+    names = list(updates)
     shapes = {delta.shape: names[k] for k, delta in deltas.items()}
     if len(shapes) > 1:
         (one, first), (two, second) = list(shapes.items())[:2]
         raise InputError(
             f"module {module}: {list(one)} in {first}, {list(two)} in {second}: updates of different bases"
         )
-    both = ModulePairs(list(deltas.values()), [kinds[k] != DIFFERENCE for k in deltas], pool, accuracy, module)
-    frames = both.frames
-    changes = {
-        k: Change(math.sqrt(frames.energy(place)), len(frames.values[place]), frames.changes[place].error)
-        for place, k in enumerate(deltas)
-        if len(frames.values[place])
-    }
-    pairs = {
-        (a, b): both.pair(one, two)
-        for (one, a), (two, b) in combinations(enumerate(deltas), 2)
-        if a in changes and b in changes
-    }
-    return _Module(changes, pairs)
+    are_adapters = {k: updates[names[k]].kind != DIFFERENCE for k in deltas}
+    return module_pairs(module, deltas, are_adapters, pool, accuracy)
 
 
 def _in_threads(
-    work: Callable[[str], _Module], modules: Sequence[str], updates: Mapping[str, Update]
-) -> Iterator[_Module]:
+    work: Callable[[str], ModulePairs], modules: Sequence[str], updates: Mapping[str, Update]
+) -> Iterator[ModulePairs]:
     """Modules side by side where changes are low rank, whose products are too small for a library's own threads.
 
     Dense changes come one after the other, so that one tensor pair of each checkpoint is in memory.

@@ -31,21 +31,26 @@ from tiltmeter.geometry.similarity import (
 NULLS = ("random", "same_spectrum", "shared_initialisation")
 POOL = 10  # times as many frames kept as draws taken: one module takes a window of them
 
-Drawn = Mapping[str, Float[Tensor, " D"]]
+Drawn = Mapping[str, Float[Tensor, "G D"]]
 
 
 @dataclass(frozen=True)
 class Spectra:
-    """The singular values of two changes of one module of shape (o, i); `rest` is the energy of each beyond them."""
+    """Singular values of G pairs of changes, all of one shape (o, i) and of the same two ranks.
+
+    Attributes:
+        kept: the share of both energies that the singular values hold.
+    """
 
     shape: tuple[int, int]
-    values: tuple[Float[Tensor, " ra"], Float[Tensor, " rb"]]
-    rest: tuple[float, float] = (0.0, 0.0)
+    one: Float[Tensor, "G ra"]
+    two: Float[Tensor, "G rb"]
+    kept: Float[Tensor, " G"]
 
     @property
     def ranks(self) -> tuple[int, int]:
         """(ra, rb)."""
-        return len(self.values[0]), len(self.values[1])
+        return self.one.shape[1], self.two.shape[1]
 
 
 @dataclass
@@ -90,15 +95,13 @@ class Pool:
         """Haar-random orthogonal matrices, one for each of `frames`."""
         if rank not in self._turns:
             self._turns[rank] = haar_matrices(rank, POOL * self.draws, self._rng(rank))
-        return self._window(self._turns[rank], self.frames, rng)
+        start = int(rng.integers(POOL * self.draws - self.frames + 1))
+        return self._turns[rank][start : start + self.frames]
 
-    def some(self, drawn: Tensor, rng: np.random.Generator) -> Tensor:
-        """D of the P draws of a pool."""
-        return self._window(drawn, self.draws, rng)
-
-    def _window(self, drawn: Tensor, size: int, rng: np.random.Generator) -> Tensor:
-        start = int(rng.integers(len(drawn) - size + 1))
-        return drawn[start : start + size]
+    def some(self, drawn: Float[Tensor, "P ..."], groups: int, rng: np.random.Generator) -> Float[Tensor, "G D ..."]:
+        """D draws of a pool for each of G pairs: windows of it."""
+        starts = torch.from_numpy(rng.integers(len(drawn) - self.draws + 1, size=(groups, 1)))
+        return drawn[starts + torch.arange(self.draws)]
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, *key))
@@ -106,13 +109,13 @@ class Pool:
 
 @dataclass(frozen=True)
 class RandomB:
-    """One change with its right factor kept and f random left ones: `B_j A = U_j diag(values_j) (Q turns_j)^T`.
+    """A change with its right factor kept and f random left ones: `B_j A = U_j diag(values_j) (Q turns_j)^T`.
 
-    Q [i, r] is an orthonormal basis of A's rows; U_j is Haar-random.
+    Q [i, r] is an orthonormal basis of A's rows; U_j is Haar-random. Of one change, or of G of them.
     """
 
-    values: Float[Tensor, "f r"]
-    turns: Float[Tensor, "f r r"]
+    values: Float[Tensor, "*G f r"]
+    turns: Float[Tensor, "*G f r r"]
 
 
 def random_left(
@@ -128,69 +131,80 @@ def random_left(
 
 
 def null_figures(
-    spectra: Spectra, shared: tuple[RandomB, RandomB, Tensor] | None, pool: Pool, rng: np.random.Generator
-) -> Float[Tensor, "Q F D"]:
-    """D draws of every figure under every null; NaN where a null says nothing of a figure.
+    spectra: Spectra,
+    shared: tuple[RandomB, RandomB, Float[Tensor, "G qa qb"]] | None,
+    pool: Pool,
+    rng: np.random.Generator,
+) -> Float[Tensor, "G Q F D"]:
+    """D draws of every figure under every null for G pairs; NaN where a null says nothing of a figure.
 
     Args:
-        spectra: of the two changes.
-        shared: the two with random left factors, and `Q_a^T Q_b` of their rows; None where one is not low rank.
+        spectra: of the changes.
+        shared: the changes with random left factors [G, f, ...], and `Q_a^T Q_b` of their rows; None for no adapters.
         pool: of random frames.
-        rng: of the order in which it is used.
+        rng: of the places that are taken from it.
     """
     drawn: dict[str, Drawn] = {
         "random": _random(spectra, pool, rng),
         "same_spectrum": _same_spectrum(spectra, pool, rng),
         "shared_initialisation": {} if shared is None else _shared_initialisation(spectra, *shared, pool, rng),
     }
-    missing = torch.full((pool.draws,), torch.nan)
-    return torch.stack([torch.stack([drawn[null].get(figure, missing) for figure in FIGURES]) for null in NULLS])
+    missing = torch.full((len(spectra.one), pool.draws), torch.nan)
+    rows = [torch.stack([drawn[null].get(figure, missing) for figure in FIGURES], 1) for null in NULLS]
+    return torch.stack(rows, 1)
 
 
-def closed_forms(spectra: Spectra, dims: Dims) -> dict[str, float]:
+def closed_forms(spectra: Spectra, dims: Dims) -> dict[str, Float[Tensor, " G"]]:
     """Means for independent frames: overlap `k/width`, `E|cos| = sqrt(2/(pi width))`; angles have no closed form.
 
     Weighted overlap `sum s^2 sum t^2 / (width ||s^2|| ||t^2||)`. The width is o, i, or o times i for the whole change.
     """
     o, i = spectra.shape
     k = min(dims.subspace, *spectra.ranks)
-    spread = math.prod(energy_spread(values, k) for values in spectra.values)
-    found = {"cosine": math.sqrt(2 / (math.pi * o * i))}
+    spread = energy_spread(spectra.one, k) * energy_spread(spectra.two, k)
+    one = torch.ones_like(spread)
+    found = {"cosine": one * math.sqrt(2 / (math.pi * o * i))}
     for side, width in zip(SIDES, (o, i), strict=True):
-        found[f"component_cosine_{side}"] = math.sqrt(2 / (math.pi * width))
-        found[f"overlap_{side}"] = k / width
+        found[f"component_cosine_{side}"] = one * math.sqrt(2 / (math.pi * width))
+        found[f"overlap_{side}"] = one * k / width
         found[f"weighted_overlap_{side}"] = spread / width
     return found
 
 
 def _random(spectra: Spectra, pool: Pool, rng: np.random.Generator) -> Drawn:
     """Singular vectors of Gaussian matrices are Haar-random; the cosine is that of two points on a sphere."""
-    o, i = spectra.shape
-    normal, rest = rng.standard_normal(pool.draws), rng.chisquare(o * i - 1, pool.draws)
+    size = len(spectra.one), pool.draws
+    normal, rest = rng.standard_normal(size), rng.chisquare(math.prod(spectra.shape) - 1, size)
     return {**_plain(spectra, pool, rng), "cosine": torch.from_numpy(normal / np.sqrt(normal**2 + rest)).float()}
 
 
 def _same_spectrum(spectra: Spectra, pool: Pool, rng: np.random.Generator) -> Drawn:
-    left, right = (pool.some(pool.products(width, spectra.ranks), rng) for width in spectra.shape)
-    one, two = spectra.values[0].float(), spectra.values[1].float()
+    groups = len(spectra.one)
+    left, right = (pool.some(pool.products(width, spectra.ranks), groups, rng) for width in spectra.shape)
+    values = spectra.one.float()[:, None], spectra.two.float()[:, None]
     found = _plain(spectra, pool, rng)
     for side, products in zip(SIDES, (left, right), strict=True):
-        found[f"weighted_overlap_{side}"] = weighted_overlap(products, one, two, pool.dims.subspace)
-    return {**found, "cosine": _with_rest(cosine(left, right, one, two), spectra, rng)}
+        found[f"weighted_overlap_{side}"] = weighted_overlap(products, *values, pool.dims.subspace)
+    return {**found, "cosine": _with_rest(cosine(left, right, *values), spectra, rng)}
 
 
 def _shared_initialisation(
-    spectra: Spectra, one: RandomB, two: RandomB, rows: Float[Tensor, "ra rb"], pool: Pool, rng: np.random.Generator
+    spectra: Spectra,
+    one: RandomB,
+    two: RandomB,
+    rows: Float[Tensor, "G qa qb"],
+    pool: Pool,
+    rng: np.random.Generator,
 ) -> Drawn:
-    places = torch.from_numpy(rng.permutation(pool.frames**2)[: pool.draws])
-    places = torch.stack([places // pool.frames, places % pool.frames])
-    values = one.values[places[0]], two.values[places[1]]
-    right = one.turns[places[0]].mT @ rows.float() @ two.turns[places[1]]
-    ranks = (right.shape[1], right.shape[2])
-    left = pool.some(pool.products(spectra.shape[0], ranks), rng)
-    figures = subspace_figures(right, *values, pool.dims)
-    found = {f"{kind}_right": drawn for kind, drawn in figures.items()}
-    found |= {f"{kind}_left": pool.some(drawn, rng) for kind, drawn in pool.figures(spectra.shape[0], ranks).items()}
+    """Every random B of one change with every one of the other."""
+    first, second = (torch.cartesian_prod(*[torch.arange(pool.frames)] * 2)[: pool.draws]).T
+    values = one.values[:, first], two.values[:, second]
+    right = (one.turns.mT @ rows.float()[:, None])[:, first] @ two.turns[:, second]
+    ranks = right.shape[2], right.shape[3]
+    left = pool.some(pool.products(spectra.shape[0], ranks), len(rows), rng)
+    found = {f"{kind}_right": drawn for kind, drawn in subspace_figures(right, *values, pool.dims).items()}
+    for kind, drawn in pool.figures(spectra.shape[0], ranks).items():
+        found[f"{kind}_left"] = pool.some(drawn, len(rows), rng)
     found["weighted_overlap_left"] = weighted_overlap(left, *values, pool.dims.subspace)
     return {**found, "cosine": cosine(left, right, *values)}
 
@@ -198,15 +212,14 @@ def _shared_initialisation(
 def _plain(spectra: Spectra, pool: Pool, rng: np.random.Generator) -> dict[str, Tensor]:
     """The figures of independent frames that do not depend on singular values."""
     return {
-        f"{kind}_{side}": pool.some(drawn, rng)
+        f"{kind}_{side}": pool.some(drawn, len(spectra.one), rng)
         for side, width in zip(SIDES, spectra.shape, strict=True)
         for kind, drawn in pool.figures(width, spectra.ranks).items()
     }
 
 
-def _with_rest(cosines: Float[Tensor, " D"], spectra: Spectra, rng: np.random.Generator) -> Float[Tensor, " D"]:
+def _with_rest(cosines: Float[Tensor, "G D"], spectra: Spectra, rng: np.random.Generator) -> Float[Tensor, "G D"]:
     """Cosines of the whole changes: the energy beyond the known directions adds a Gaussian of variance `1/(o i)`."""
-    kept = [float(values.square().sum()) for values in spectra.values]
-    share = math.prod(kept) / math.prod(energy + rest for energy, rest in zip(kept, spectra.rest, strict=True))
-    spread = math.sqrt(max(0.0, 1 - share) / math.prod(spectra.shape))
-    return cosines * math.sqrt(share) + spread * torch.from_numpy(rng.standard_normal(len(cosines))).float()
+    spread = ((1 - spectra.kept).clamp_min(0.0) / math.prod(spectra.shape)).sqrt().float()[:, None]
+    noise = torch.from_numpy(rng.standard_normal(cosines.shape)).float()
+    return cosines * spectra.kept.sqrt().float()[:, None] + spread * noise

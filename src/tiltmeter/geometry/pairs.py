@@ -1,9 +1,10 @@
-"""Pairs of updates in one module: figures, nulls, and whether they have a common origin."""
+"""Pairs of updates in one module, reduced to what their figures and nulls are made of: matrices of r x r."""
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -11,10 +12,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tiltmeter.geometry.frames import Frames
-from tiltmeter.geometry.nulls import Pool, RandomB, Spectra, closed_forms, null_figures, random_left
-from tiltmeter.geometry.similarity import FIGURES, SIDES, cosine, subspace_figures
+from tiltmeter.geometry.nulls import Pool, RandomB, random_left
 from tiltmeter.geometry.thin import thin
 from tiltmeter.updates.delta import Delta, inner
+
+
+@dataclass(frozen=True)
+class Change:
+    """One update in one module: Frobenius norm, rank, and the residual of its leading directions (see `Thin`)."""
+
+    norm: float
+    rank: int
+    error: float
 
 
 @dataclass(frozen=True)
@@ -33,80 +42,104 @@ class RowSpaces:
 
 
 @dataclass(frozen=True)
+class SharedA:
+    """Two adapters' changes with A kept and random B's, and `Q_a^T Q_b` of their rows."""
+
+    one: RandomB
+    two: RandomB
+    rows: Float[Tensor, "qa qb"]
+
+
+@dataclass(frozen=True)
 class ModulePair:
-    """Two updates in one module.
+    """Two changes of one module of shape (o, i).
 
     Attributes:
-        values: each figure, in the order of `FIGURES`; float64.
-        nulls: D draws of each figure under each null.
-        closed: means of independent frames by closed form; NaN where there is none.
-        rows: None unless both changes are low rank.
+        values: singular values of each, descending.
+        left, right: products `U_a^T U_b`, `W_a^T W_b` of their singular vectors.
+        kept: the share of both energies that the singular values hold: 1 unless a change is dense.
+        cosine: of the whole changes where `kept` is below 1; else None: it follows from the products.
+        shared: None unless both are adapters.
+        rows: None unless both are low rank.
     """
 
-    values: Float[Tensor, " F"]
-    nulls: Float[Tensor, "Q F D"]
-    closed: Float[Tensor, " F"]
+    shape: tuple[int, int]
+    values: tuple[Float[Tensor, " ra"], Float[Tensor, " rb"]]
+    left: Float[Tensor, "ra rb"]
+    right: Float[Tensor, "ra rb"]
+    kept: float
+    cosine: float | None
+    shared: SharedA | None
     rows: RowSpaces | None
 
 
+@dataclass(frozen=True)
 class ModulePairs:
-    """Every pair of K changes of one module."""
+    """One module: the place of each update that changes it -> its change, and places (a, b), a < b -> pair."""
 
-    def __init__(self, deltas: Sequence[Delta], keeps_rows: Sequence[bool], pool: Pool, accuracy: float, name: str):
-        """`keeps_rows` says of each change whether its right factor is a trained initialisation."""
-        self._deltas, self._pool, self._name = deltas, pool, name
-        changes = [thin(delta, pool.dims.most, accuracy, pool.seed) for delta in deltas]
-        self.frames = Frames(changes)
-        self._random = [
-            self._random_left(k) if keeps and change.is_low_rank and len(self.frames.values[k]) else None
-            for k, (keeps, change) in enumerate(zip(keeps_rows, changes, strict=True))
-        ]
-
-    def pair(self, one: int, two: int) -> ModulePair:
-        """The figures of two changes, neither of which is zero."""
-        left, right = self.frames.left(one, two), self.frames.right(one, two)
-        values = self.frames.values[one], self.frames.values[two]
-        found = {
-            f"{kind}_{side}": float(each)
-            for side, products in zip(SIDES, (left, right), strict=True)
-            for kind, each in subspace_figures(products, *values, self._pool.dims).items()
-        }
-        energies = self.frames.energy(one), self.frames.energy(two)
-        if self.frames.changes[one].energy is None and self.frames.changes[two].energy is None:
-            found["cosine"] = float(cosine(left, right, *values))
-        else:
-            found["cosine"] = inner(self._deltas[one], self._deltas[two]) / math.sqrt(math.prod(energies))
-        rest = [max(0.0, energy - float(each.square().sum())) for energy, each in zip(energies, values, strict=True)]
-        spectra = Spectra(self._deltas[one].shape, values, (rest[0], rest[1]))
-        return ModulePair(
-            values=_in_order(found),
-            nulls=null_figures(spectra, self._shared(one, two), self._pool, self._rng(one, two)),
-            closed=_in_order(closed_forms(spectra, self._pool.dims)),
-            rows=self._row_spaces(one, two),
-        )
-
-    def _shared(self, one: int, two: int) -> tuple[RandomB, RandomB, Tensor] | None:
-        a, b = self._random[one], self._random[two]
-        return None if a is None or b is None else (a, b, self.frames.right_factors.bases(one, two))
-
-    def _row_spaces(self, one: int, two: int) -> RowSpaces | None:
-        if not (self.frames.changes[one].is_low_rank and self.frames.changes[two].is_low_rank):
-            return None
-        right = self.frames.right(one, two)
-        overlap = float(right.square().sum()) / min(right.shape)
-        width = self._deltas[one].shape[1]
-        return RowSpaces(overlap, max(right.shape) / width, self.frames.right_factors.cosine(one, two))
-
-    def _random_left(self, k: int) -> RandomB:
-        spectrum = torch.linalg.svdvals(self.frames.left_factors.triangles[k])
-        return random_left(spectrum, self.frames.right_factors.triangles[k], self._pool, self._rng(k))
-
-    def _rng(self, *places: int) -> np.random.Generator:
-        return np.random.default_rng((self._pool.seed, _number(self._name), *places))
+    changes: Mapping[int, Change]
+    pairs: Mapping[tuple[int, int], ModulePair]
 
 
-def _in_order(found: dict[str, float]) -> Float[Tensor, " F"]:
-    return torch.tensor([found.get(figure, math.nan) for figure in FIGURES], dtype=torch.float64)
+def module_pairs(
+    name: str, deltas: Mapping[int, Delta], are_adapters: Mapping[int, bool], pool: Pool, accuracy: float
+) -> ModulePairs:
+    """Every pair of the changes of one module, which are of one shape.
+
+    Args:
+        name: of the module; random B's depend on it and on the seed.
+        deltas: by the updates' places.
+        are_adapters: which of them have a trained initialisation as right factor.
+        pool: of random frames.
+        accuracy: of the leading directions of dense changes.
+    """
+    frames = Frames([thin(delta, pool.dims.most, accuracy, pool.seed) for delta in deltas.values()])
+    places = {k: place for place, k in enumerate(deltas) if len(frames.values[place])}
+    changes = {
+        k: Change(math.sqrt(frames.energy(place)), len(frames.values[place]), frames.changes[place].error)
+        for k, place in places.items()
+    }
+    random = {
+        k: _random_left(frames, place, pool, np.random.default_rng((pool.seed, _number(name), k)))
+        for k, place in places.items()
+        if are_adapters[k] and frames.changes[place].is_low_rank
+    }
+    pairs = {}
+    for a, b in combinations(places, 2):
+        both = (places[a], places[b])
+        shared = SharedA(random[a], random[b], frames.right_factors.bases(*both)) if {a, b} <= random.keys() else None
+        pairs[a, b] = _pair(frames, both, (deltas[a], deltas[b]), shared)
+    return ModulePairs(changes, pairs)
+
+
+def _pair(frames: Frames, places: tuple[int, int], deltas: tuple[Delta, Delta], shared: SharedA | None) -> ModulePair:
+    one, two = places
+    energy = frames.energy(one) * frames.energy(two)
+    values = frames.values[one], frames.values[two]
+    is_exact = all(frames.changes[place].energy is None for place in places)
+    right = frames.right(one, two)
+    return ModulePair(
+        shape=deltas[0].shape,
+        values=values,
+        left=frames.left(one, two),
+        right=right,
+        kept=1.0 if is_exact else float(values[0].square().sum() * values[1].square().sum()) / energy,
+        cosine=None if is_exact else inner(*deltas) / math.sqrt(energy),
+        shared=shared,
+        rows=_row_spaces(frames, places, right, deltas[0].shape[1]),
+    )
+
+
+def _row_spaces(frames: Frames, places: tuple[int, int], right: Float[Tensor, "ra rb"], width: int) -> RowSpaces | None:
+    if not all(frames.changes[place].is_low_rank for place in places):
+        return None
+    overlap = float(right.square().sum()) / min(right.shape)
+    return RowSpaces(overlap, max(right.shape) / width, frames.right_factors.cosine(*places))
+
+
+def _random_left(frames: Frames, place: int, pool: Pool, rng: np.random.Generator) -> RandomB:
+    spectrum = torch.linalg.svdvals(frames.left_factors.triangles[place])
+    return random_left(spectrum, frames.right_factors.triangles[place], pool, rng)
 
 
 def _number(name: str) -> int:

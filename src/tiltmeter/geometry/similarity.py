@@ -44,7 +44,7 @@ def cosine(
     two: Float[Tensor, "... rb"],
 ) -> Float[Tensor, "..."]:
     """`<V_a, V_b> / (||V_a|| ||V_b||)`: `sum_ij s_i t_j (U_a^T U_b)_ij (W_a^T W_b)_ij / (||s|| ||t||)`."""
-    return (left * right * _outer(one / _norm(one), two / _norm(two))).sum((-2, -1))
+    return _weighted_sum(left * right, one / _norm(one), two / _norm(two))
 
 
 def subspace_figures(
@@ -72,12 +72,12 @@ def weighted_overlap(
     """`sum_ij s_i^2 t_j^2 (u_i . v_j)^2 / (||s^2|| ||t^2||)` over the k leading directions."""
     shared = _leading(products, k)
     energies = [_energies(values, shared.shape[-1]) for values in (one, two)]
-    return (shared.square() * _outer(*energies)).sum((-2, -1))
+    return _weighted_sum(shared.square(), *energies)
 
 
-def energy_spread(values: Float[Tensor, " r"], k: int) -> float:
+def energy_spread(values: Float[Tensor, "... r"], k: int) -> Float[Tensor, "..."]:
     """`sum s^2 / ||s^2||` of the k leading singular values: the square root of how many of them carry the energy."""
-    return float(_energies(values, k).sum())
+    return _energies(values, k).sum(-1)
 
 
 def mean_angle(products: Float[Tensor, "... k k"]) -> Float[Tensor, "..."]:
@@ -105,5 +105,8 @@ def _norm(values: Float[Tensor, "... r"]) -> Float[Tensor, "... 1"]:
     return norm
 
 
-def _outer(one: Float[Tensor, "... ra"], two: Float[Tensor, "... rb"]) -> Float[Tensor, "... ra rb"]:
-    return one[..., :, None] * two[..., None, :]
+def _weighted_sum(
+    entries: Float[Tensor, "... ra rb"], one: Float[Tensor, "... ra"], two: Float[Tensor, "... rb"]
+) -> Float[Tensor, "..."]:
+    """`sum_ij one_i entries_ij two_j`."""
+    return ((entries @ two[..., None])[..., 0] * one).sum(-1)
