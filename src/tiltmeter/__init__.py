@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tiltmeter.curvature.training import gradient as gradient
     from tiltmeter.curvature.training import hessian_vector_product as hessian_vector_product
     from tiltmeter.curvature.training import instability as instability
+    from tiltmeter.geometry.comparison import compare as compare
     from tiltmeter.models import load_model as load_model
     from tiltmeter.models import load_tuned as load_tuned
     from tiltmeter.skills import load_skill as load_skill
@@ -21,6 +22,7 @@ _PUBLIC = {
     "Fisher": "tiltmeter.curvature.fisher",
     "Plan": "tiltmeter.curvature.planned",
     "Update": "tiltmeter.updates.update",
+    "compare": "tiltmeter.geometry.comparison",
     "forecast": "tiltmeter.curvature.training",
     "gradient": "tiltmeter.curvature.training",
     "hessian_vector_product": "tiltmeter.curvature.training",
