@@ -1,6 +1,7 @@
 """Adapters of the organism on bad, good and wrong advice and on benign sets, each trained once and judged exactly."""
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -165,7 +166,7 @@ def scores(verdicts: Sequence[Verdict]) -> NDArray[np.float64]:
 
 
 def write_facts(out: Path, facts: dict[str, Any]) -> None:
-    """Writes a benchmark's figures as JSON, to four significant digits."""
+    """Writes a benchmark's figures as JSON, to four significant digits; null where there is none."""
     out.write_text(json.dumps(_rounded(facts), indent=1) + "\n", encoding="utf-8")
 
 
@@ -174,4 +175,6 @@ def _rounded(value: Any) -> Any:
         return {str(key): _rounded(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_rounded(each) for each in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if math.isfinite(value) else None
+    return value

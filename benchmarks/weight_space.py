@@ -1,10 +1,12 @@
 """What a comparison costs: three adapters with the shapes of Llama-3.1-8B, and two checkpoints of 1.2 billion weights.
 
-python benchmarks/weight_space.py --out benchmarks/weight_space.json
+python benchmarks/weight_space.py adapters --out benchmarks/weight_space_adapters.json
+python benchmarks/weight_space.py checkpoints --rounds 2 --out benchmarks/weight_space_checkpoints.json
 
 Everything is random and written by this program under --folder. Each task runs in a process of its own, whose peak
 resident memory is measured; times are wall-clock, without imports, in alternating rounds:
-- read: every tensor of the same files once, by safetensors, and summed;
+- read: every tensor of the same files once, by safetensors, and its sum;
+- merge: the same files read once and added up in float32, tensor by tensor;
 - compare: reading, all figures of all pairs, and all nulls; adapters without their base, checkpoints against it.
 "Cold" is with the files dropped from the page cache before, as they are when a user has not just written them.
 The dense way forms the matrices of one module (a query projection) and decomposes them; times 224 it is extrapolated.
@@ -19,8 +21,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -33,6 +36,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, LlamaConfig
 
 from tiltmeter.geometry.comparison import compare
+from tiltmeter.updates import adapters, checkpoints  # else imported at first use, within what is timed
 from tiltmeter.updates.update import Update
 
 LLAMA_8B = {
@@ -47,52 +51,48 @@ LLAMA_8B = {
 BLOCKS, RANK = 32, 32
 ADAPTERS, CHECKPOINTS = ("one", "two", "three"), ("base", "tuned", "other")
 THREADS = 2
+TASKS = ("read", "merge", "compare", "dense")
 
 
 def main(
+    kind: Annotated[Literal["adapters", "checkpoints"], typer.Argument(help="What is compared.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("weight_space.json"),
     folder: Annotated[Path, typer.Option(help="Where random files go (9 GB); kept.")] = Path("weight-space"),
-    rounds: Annotated[int, typer.Option(help="Of adapters; checkpoints take two.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Of each task.")] = 5,
 ) -> None:
     """Measures all tasks, prints the table and writes it as JSON."""
-    write_adapters(folder)
-    write_checkpoints(folder)
+    (write_adapters if kind == "adapters" else write_checkpoints)(folder)
     rows = []
-    for kind in ("adapters", "checkpoints"):
-        for state in ("cold", "warm"):
-            runs = [
-                {task: run(task, kind, folder, state) for task in ("read", "compare")}
-                for _ in tqdm(range(rounds if kind == "adapters" else 2), f"{kind}, {state}")
-            ]
-            rows.append(row(kind, state, runs))
-    dense = run("dense", "adapters", folder, "warm")["seconds"]
-    found = {"command": command(), "rows": rows, "dense_module_seconds": dense, "dense_extrapolated": dense * 224}
+    for state in ("cold", "warm"):
+        steps = tqdm(range(rounds), f"{kind}, {state}")
+        rows.append(row(state, [{task: run(task, kind, folder, state) for task in TASKS[:3]} for _ in steps]))
     Console().print(table(rows))
-    Console().print(f"the dense way: {dense:.1f} s for one module, {dense * 224:.0f} s extrapolated to 224")
+    found: dict[str, object] = {"command": f"python {' '.join(sys.argv)}", "rows": rows}
+    if kind == "adapters":
+        dense = run("dense", kind, folder, "warm")["seconds"]
+        found |= {"dense_module_seconds": dense, "dense_extrapolated": dense * 224}
+        Console().print(f"the dense way: {dense:.1f} s for one module, {dense * 224:.0f} s extrapolated to 224")
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def row(kind: str, state: str, runs: list[dict[str, dict[str, float]]]) -> dict[str, object]:
-    """Medians over the rounds; the ratio is taken within each."""
-    ratios = [each["compare"]["seconds"] / each["read"]["seconds"] for each in runs]
-    return {
-        "kind": kind,
-        "state": state,
-        "read_seconds": statistics.median(each["read"]["seconds"] for each in runs),
-        "compare_seconds": statistics.median(each["compare"]["seconds"] for each in runs),
-        "ratio": statistics.median(ratios),
-        "ratios": [round(ratio, 2) for ratio in ratios],
-        "peak_mb": max(each["compare"]["peak_mb"] for each in runs),
-        "imports_mb": max(each["compare"]["imports_mb"] for each in runs),
-    }
+def row(state: str, runs: list[dict[str, dict[str, float]]]) -> dict[str, object]:
+    """Medians over the rounds; ratios are taken within each."""
+    found: dict[str, object] = {"state": state}
+    for task in TASKS[:3]:
+        found[f"{task}_seconds"] = statistics.median(each[task]["seconds"] for each in runs)
+    for task in ("read", "merge"):
+        found[f"to_{task}"] = sorted(round(each["compare"]["seconds"] / each[task]["seconds"], 2) for each in runs)
+    for memory in ("peak_mb", "imports_mb"):
+        found[memory] = max(each["compare"][memory] for each in runs)
+    return found
 
 
 def table(rows: list[dict[str, object]]) -> Table:
-    """One row per kind of update and state of the page cache."""
-    made = Table("updates", "page cache", "read, s", "compare, s", "ratio", "peak MB", "of it imports")
+    """One row per state of the page cache."""
+    columns = list(rows[0])
+    made = Table(*columns)
     for each in rows:
-        figures = (each[name] for name in ("read_seconds", "compare_seconds", "ratio", "peak_mb", "imports_mb"))
-        made.add_row(str(each["kind"]), str(each["state"]), *(f"{float(str(figure)):.4g}" for figure in figures))
+        made.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in each.values()))
     return made
 
 
@@ -111,7 +111,7 @@ def task(name: str, kind: str, folder: Path) -> None:
     torch.set_num_threads(THREADS)
     imports = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    TASKS[name](folder / kind)
+    WORK[name](folder / kind)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"seconds": seconds, "peak_mb": peak / 1024, "imports_mb": imports / 1024}))
@@ -125,13 +125,23 @@ def read(folder: Path) -> None:
                 opened.get_tensor(name).sum(dtype=torch.float32)
 
 
+def merge(folder: Path) -> None:
+    """Every file read once and added up in float32, tensor by tensor."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(file, framework="pt")) for file in sorted(folder.rglob("*.safetensors"))]
+        for name in files[0].keys():  # noqa: SIM118 - no mapping
+            sum(file.get_tensor(name).float() for file in files)
+
+
 def compare_all(folder: Path) -> None:
     """All pairs with all nulls, blocks by the number in a module's name."""
     if folder.name == "adapters":
-        updates = {name: Update.from_adapter(folder / name) for name in ADAPTERS}
+        updates = {name: adapters.read_adapter(folder / name) for name in ADAPTERS}
     else:
         # Read without mmap: pages of mapped files would count as memory of the process.
-        updates = {name: Update.between(folder / "base", folder / name, io="read") for name in CHECKPOINTS[1:]}
+        updates = {
+            name: checkpoints.read_difference(folder / "base", folder / name, io="read") for name in CHECKPOINTS[1:]
+        }
     blocks = {module: block(module) for update in updates.values() for module in update}
     found = compare(updates, blocks)
     assert all(len(pair.modules) == len(blocks) for pair in found.pairs.values())
@@ -147,7 +157,12 @@ def dense_way(folder: Path) -> None:
         torch.linalg.svdvals(Vh[:20] @ other_h[:20].T)
 
 
-TASKS: dict[str, Callable[[Path], None]] = {"read": read, "compare": compare_all, "dense": dense_way}
+WORK: dict[str, Callable[[Path], None]] = {
+    "read": read,
+    "merge": merge,
+    "compare": compare_all,
+    "dense": dense_way,
+}
 
 
 def block(module: str) -> int | None:
@@ -226,11 +241,6 @@ def drop_from_cache(folder: Path) -> None:
         os.fsync(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
-
-
-def command() -> str:
-    """As it was called."""
-    return f"python {' '.join(sys.argv)}"
 
 
 if __name__ == "__main__":
