@@ -88,8 +88,8 @@ def explain_nulls(result: CompareResult) -> str:
     """What the ratios are taken to."""
     return (
         f"Nulls ({result.draws} draws of each): random updates with the same singular values in every module; where "
-        "two adapters share their initialisation, with the same row spaces of A too. Ratios are to the null's mean; "
-        "of angles they are below 1 where updates are more similar than chance."
+        "two adapters share their initialisation, each A kept, and the singular values of B in random orientation. "
+        "Ratios are to the null's mean; of angles they are below 1 where updates are more similar than chance."
     )
 
 
