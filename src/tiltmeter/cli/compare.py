@@ -44,7 +44,8 @@ def compare(
 ) -> None:
     """Compare updates in weight space: what directions they share, beside chance and a common initialisation."""
     from tiltmeter.cli.compare_table import print_compare
-    from tiltmeter.compare.run import CompareRequest, run_compare
+    from tiltmeter.compare.request import CompareRequest
+    from tiltmeter.compare.run import run_compare
     from tiltmeter.geometry.similarity import Dims
 
     if not 0 < accuracy < 1:
@@ -69,7 +70,8 @@ def again(arguments: dict[str, object], out: Path) -> None:
     from pydantic import TypeAdapter
 
     from tiltmeter.cli.compare_table import print_compare
-    from tiltmeter.compare.run import CompareRequest, run_compare
+    from tiltmeter.compare.request import CompareRequest
+    from tiltmeter.compare.run import run_compare
 
     print_compare(run_compare(TypeAdapter(CompareRequest).validate_python(arguments), out), out)
 

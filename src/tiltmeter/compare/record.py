@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations_with_replacement
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltmeter.compare.request import CompareRequest
 from tiltmeter.geometry.comparison import Comparison, PairComparison
 from tiltmeter.geometry.figures import Summary
 from tiltmeter.geometry.nulls import NULLS
@@ -34,14 +35,11 @@ from tiltmeter.runs.results import Input
 from tiltmeter.updates.files import read_json
 from tiltmeter.updates.update import Update
 
-if TYPE_CHECKING:
-    from tiltmeter.compare.run import CompareRequest
-
 ORDERED_BY: Figure = "overlap_left"  # left subspaces do not depend on a shared initialisation of A
 
 
 def result(
-    request: "CompareRequest",
+    request: CompareRequest,
     inputs: list[Input],
     updates: Mapping[str, Update],
     folders: Mapping[str, Path],
@@ -211,7 +209,7 @@ def _ordering(names: Sequence[str], pairs: Sequence[PairRecord]) -> Ordering | N
 
 
 def _warnings(
-    request: "CompareRequest", updates: Mapping[str, UpdateRecord], pairs: Sequence[PairRecord]
+    request: CompareRequest, updates: Mapping[str, UpdateRecord], pairs: Sequence[PairRecord]
 ) -> Iterator[str]:
     bases = {record.trained_on for record in updates.values() if record.trained_on}
     if len(bases) > 1:

@@ -1,62 +1,25 @@
 """One comparison from folders to a run folder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field, PositiveFloat
 
 from tiltmeter.compare import record
+from tiltmeter.compare.request import CompareRequest
 from tiltmeter.errors import InputError, NothingMeasuredError
 from tiltmeter.geometry.comparison import compare
-from tiltmeter.geometry.similarity import Dims
 from tiltmeter.layers import block_index, find_blocks
 from tiltmeter.models import is_adapter, local_folder
-from tiltmeter.requests import run_record
 from tiltmeter.runs.compare_result import CompareResult
 from tiltmeter.runs.folder import RunFolder
 from tiltmeter.runs.inputs import hash_input
-from tiltmeter.runs.record import RunRecord
 from tiltmeter.runs.results import Input
 from tiltmeter.updates.adapter_config import read_config
 from tiltmeter.updates.delta import Dense
-from tiltmeter.updates.files import Reading
 from tiltmeter.updates.model_folder import ModelFolder
 from tiltmeter.updates.update import Update
 
 BASE = "base weights"
-
-
-@dataclass(frozen=True)
-class CompareRequest:
-    """One comparison: paths or Hub ids as the user gave them, and how to measure.
-
-    Attributes:
-        base: the model that all updates change.
-        updates: name -> checkpoint or PEFT adapter of it.
-        groups: name -> names of updates.
-        initial: name of an update -> its adapter before training, where its initialisation changed the base.
-        against_base: compare each update with the base's weights too, all of which are read.
-        dims, draws, accuracy, seed: see `compare`.
-        io: how tensors are read.
-    """
-
-    base: str
-    updates: Mapping[str, str]
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    initial: Mapping[str, str] = field(default_factory=dict)
-    against_base: bool = False
-    dims: Dims = field(default_factory=Dims)
-    draws: Annotated[int, Field(ge=2)] = 64
-    accuracy: PositiveFloat = 0.01
-    io: Reading = "mmap"
-    seed: Annotated[int, Field(ge=0)] = 0
-
-    def record(self, inputs: list[Input]) -> RunRecord:
-        """What `run.yaml` says of this request."""
-        return run_record("compare", self, inputs, self.seed)
 
 
 def run_compare(request: CompareRequest, out: Path) -> CompareResult:
