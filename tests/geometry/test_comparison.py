@@ -156,6 +156,13 @@ def test_modules_that_only_one_update_changes_are_left_out() -> None:
     }
 
 
+def test_an_update_that_changes_nothing_has_no_pair() -> None:
+    found = compare({"one": Update.from_tensors({"a": factors(6, 2, 5, 1)}), "none": Update({})}, dims=DIMS, draws=2)
+
+    assert not found.pairs
+    assert found.changes["none"] == {}
+
+
 def test_three_updates_give_the_pairs_one_by_one() -> None:
     updates: Mapping[str, Update] = {
         str(k): Update.from_tensors({"m": factors(20, 3, 16, k), "n": factors(8, 3, 16, 10 + k)}) for k in range(3)

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -147,7 +148,8 @@ def _in_threads(
 
     Dense changes come one after the other, so that one tensor pair of each checkpoint is in memory.
     """
-    if not all(isinstance(next(iter(update.values())), LowRank) for update in updates.values()):
+    first = (delta for update in updates.values() for delta in islice(update.values(), 1))
+    if not all(isinstance(delta, LowRank) for delta in first):
         yield from map(work, modules)
         return
     with _one_thread_each() as workers, ThreadPoolExecutor(workers) as pool:
