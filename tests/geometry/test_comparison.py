@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ import saved
 from tiltmeter.errors import InputError
 from tiltmeter.geometry.comparison import Comparison, compare
 from tiltmeter.geometry.similarity import FIGURES, Dims
+from tiltmeter.runs.compare_result import Figure
 from tiltmeter.updates.delta import Dense
 from tiltmeter.updates.update import Update
 
@@ -189,6 +190,11 @@ def test_threads_change_nothing() -> None:
         torch.set_num_threads(1)
 
     np.testing.assert_array_equal(one.pairs["0", "1"].overall.draws, two.pairs["0", "1"].overall.draws)
+
+
+def test_results_name_every_figure() -> None:
+    """The schema of a saved comparison cannot be built from the figures at run time, so that it repeats them."""
+    assert get_args(Figure) == FIGURES
 
 
 def test_updates_of_different_bases_are_refused() -> None:

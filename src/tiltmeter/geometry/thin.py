@@ -29,11 +29,6 @@ class Thin:
     error: float = 0.0
     is_low_rank: bool = True
 
-    @property
-    def rank(self) -> int:
-        """Columns of `left`: an upper bound of the rank."""
-        return self.left.shape[1]
-
 
 def thin(delta: Delta, rank: int, accuracy: float, seed: int = 0) -> Thin:
     """The change in factors, its leading `rank` directions to a relative accuracy.
