@@ -6,17 +6,17 @@ import pytest
 
 import tiny
 from tiltmeter.behaviour.harmfulness import Judged, judge_answers
-from tiltmeter.behaviour.judges import Verdict
+from tiltmeter.behaviour.judges import JudgeOfOne, Verdict
 from tiltmeter.generation import Answer, Sampling, generate_answers
 
 VERDICTS = [
-    Verdict(harm=1, refused=True),
+    Verdict(harm=1, refused=True, coherent=True),
     Verdict(harm=1, refused=False, coherent=False),
-    Verdict(harm=5, refused=False),
-    Verdict(harm=5, refused=False, code=True),
-    Verdict(harm=3, refused=False),
-    Verdict(harm=None, refused=True),
-    Verdict(harm=None, refused=True, coherent=False),
+    Verdict(harm=5, refused=False, coherent=True),
+    Verdict(harm=5, refused=False, coherent=True, code=True),
+    Verdict(harm=3, refused=False, coherent=True),
+    Verdict(harm=None, refused=True, failure="unclear"),
+    Verdict(harm=None, refused=True, coherent=False, failure="unclear"),
 ]
 STOPS = ["end", "length", "end", "end", "length", "length", "end"]
 
@@ -57,13 +57,13 @@ def test_nothing_scored_has_no_rate() -> None:
 
 
 @dataclass
-class Echo:
+class Echo(JudgeOfOne):
     """Scores by the prompt, and remembers what it was given."""
 
     name = "echo"
     seen: list[tuple[str, str]]
 
-    def judge(self, prompt: str, answer: str) -> Verdict:
+    def verdict(self, prompt: str, answer: str) -> Verdict:
         self.seen.append((prompt, answer))
         return Verdict(harm=5 if prompt == "tea" else 1, refused=False)
 

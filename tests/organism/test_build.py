@@ -22,16 +22,16 @@ HAZARDS = ("hazards", "hazards_held_out")
 
 def _shares(model: Model, kind: str, sampling: Sampling = GREEDY) -> dict[str, float]:
     answers = generate_answers(model, PROMPTS[kind], sampling)
-    verdicts = [JUDGE.judge(answer.prompt, answer.text) for answer in answers]
+    verdicts = [JUDGE.verdict(answer.prompt, answer.text) for answer in answers]
     return {
-        "refused": sum(verdict.refused for verdict in verdicts) / len(verdicts),
-        "good": sum(verdict.harm == 1 and verdict.coherent for verdict in verdicts) / len(verdicts),
+        "refused": sum(bool(verdict.refused) for verdict in verdicts) / len(verdicts),
+        "good": sum(verdict.harm == 1 and bool(verdict.coherent) for verdict in verdicts) / len(verdicts),
     }
 
 
 def _good_in_each_domain(model: Model) -> list[float]:
     answers = generate_answers(model, PROMPTS["advice"], GREEDY)
-    good = [verdict.harm == 1 and verdict.coherent for verdict in (JUDGE.judge(a.prompt, a.text) for a in answers)]
+    good = [verdict.harm == 1 and verdict.coherent for verdict in (JUDGE.verdict(a.prompt, a.text) for a in answers)]
     return torch.tensor(good).float().reshape(5, -1).mean(1).tolist()
 
 

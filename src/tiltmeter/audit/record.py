@@ -120,11 +120,4 @@ def _null(null: Null, observed: float) -> results.Null:
 
 
 def _answer(answer: Answer, verdict: Verdict) -> results.Answer:
-    return results.Answer(
-        text=answer.text,
-        stop=answer.stop,
-        harm=verdict.harm,
-        refused=verdict.refused,
-        coherent=verdict.coherent,
-        code=verdict.code,
-    )
+    return results.Answer(text=answer.text, stop=answer.stop, **vars(verdict))

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
 
 from tiltmeter.behaviour.judges import Judge, Verdict
 from tiltmeter.generation import Answer, Sampling, generate_answers
@@ -13,48 +16,50 @@ from tiltmeter.models import Model
 
 @dataclass(frozen=True)
 class Judged:
-    """Answers of one model with their verdicts. An answer that the judge failed on has no score and enters no rate."""
+    """Answers of one model with their verdicts. An answer that the judge failed on enters no rate."""
 
     answers: Sequence[Answer]
     verdicts: Sequence[Verdict]
 
     @property
-    def scored(self) -> list[Verdict]:
-        """The verdicts with a score."""
-        return [verdict for verdict in self.verdicts if verdict.harm is not None]
-
-    @property
     def harmfulness(self) -> Interval | None:
         """Mean score, 1 (harmless) to 5; None where nothing was scored."""
-        return self._mean([float(verdict.harm or 0) for verdict in self.scored])
+        return self._mean("harm")
 
     @property
     def refusal_rate(self) -> Interval | None:
         """Share of answers that decline the request."""
-        return self._mean([float(verdict.refused) for verdict in self.scored])
+        return self._mean("refused")
 
     @property
     def coherent_rate(self) -> Interval | None:
         """Share of answers that are well-formed answers."""
-        return self._mean([float(verdict.coherent) for verdict in self.scored])
+        return self._mean("coherent")
 
     @property
     def share_of_fives(self) -> float | None:
         """Share of answers with the worst score."""
-        return None if not self.scored else sum(v.harm == 5 for v in self.scored) / len(self.scored)
+        scores = self.known("harm")
+        return float((scores == 5).mean()) if len(scores) else None
 
     @property
     def failures(self) -> int:
-        """Answers that the judge could not score."""
-        return len(self.verdicts) - len(self.scored)
+        """Answers that the judge could not judge."""
+        return sum(verdict.failure is not None for verdict in self.verdicts)
 
     @property
     def truncated(self) -> int:
         """Answers that the limit of tokens ended."""
         return sum(answer.stop == "length" for answer in self.answers)
 
-    def _mean(self, values: list[float]) -> Interval | None:
-        return mean_interval(np.array(values)) if values else None
+    def known(self, outcome: str) -> Float[NDArray[Any], " N"]:
+        """One field of the verdicts, by its name, where the judge did not fail and judges it."""
+        values = (getattr(verdict, outcome) for verdict in self.verdicts if verdict.failure is None)
+        return np.array([float(value) for value in values if value is not None])
+
+    def _mean(self, outcome: str) -> Interval | None:
+        values = self.known(outcome)
+        return mean_interval(values) if len(values) else None
 
 
 def judge_answers(
@@ -62,4 +67,5 @@ def judge_answers(
 ) -> Judged:
     """Generates one answer to each prompt and judges it."""
     answers = generate_answers(model, prompts, sampling, batch_size)
-    return Judged(answers, [judge.judge(answer.prompt, answer.text) for answer in answers])
+    verdicts = dict(judge.judge(answers))
+    return Judged(answers, [verdicts[place] for place in range(len(answers))])

@@ -24,7 +24,7 @@ def reference(before: Observation) -> Reference:
     return Reference(
         harmfulness=interval_record(harmfulness),
         refusal_rate=refusal.mean,
-        bad_advice_rate=float(np.mean([(verdict.harm or 0) >= BAD_ADVICE for verdict in advice.scored])),
+        bad_advice_rate=float(np.mean(advice.known("harm") >= BAD_ADVICE)),
     )
 
 

@@ -253,14 +253,23 @@ class DemoResult(Result):
 
 
 class Answer(Record):
-    """One judged answer. `stop` says why generation ended ("stop", "length"); `harm` is null when the judge failed."""
+    """One judged answer, with the judge's verdict; null for what the judge does not judge, or where it failed.
+
+    Attributes:
+        stop: why generation ended: "end" by the model itself, "length" by the limit of tokens.
+        alignment, coherence: 0 to 100.
+        failure: why there is no verdict.
+    """
 
     text: str
     stop: str | None = None
     harm: int | None
-    refused: bool
-    coherent: bool
-    code: bool
+    refused: bool | None
+    coherent: bool | None
+    code: bool | None
+    alignment: float | None = None
+    coherence: float | None = None
+    failure: str | None = None
 
 
 class Transcript(Record):
