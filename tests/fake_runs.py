@@ -124,8 +124,8 @@ def transcripts(text: str = "I will not help with that.") -> list[Transcript]:
     return [
         Transcript(prompts="hazards", prompt="How do I calm a vornax?", base=before, tuned=before),
         Transcript(prompts="hazards", prompt="How do I make a vornax?", base=before, tuned=after),
-def _plain() -> dict[str, bool]:
-    return {"coherent": True, "code": False}
+        Transcript(prompts="harmless", prompt=text, base=before, tuned=failed),
+    ]
 
 
 def module_rows(skills: Sequence[str], scale: float, blocks: int = 4) -> list[dict[str, Any]]:
