@@ -1,10 +1,10 @@
 """The folder that one run writes: created, locked, filled, sealed with a manifest."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +16,12 @@ from safetensors.numpy import save as save_arrays
 
 from tiltmeter.errors import InputError
 from tiltmeter.runs.inputs import hash_file
-from tiltmeter.runs.manifest import LOCK, MANIFEST, PART, Manifest, atomic, check_name, read_manifest, to_json
-from tiltmeter.runs.record import RunRecord
-from tiltmeter.runs.results import Result
+from tiltmeter.runs.journal import Journal
+from tiltmeter.runs.manifest import JOURNAL, LOCK, MANIFEST, PART, Manifest, atomic, check_name, read_manifest, to_json
+from tiltmeter.runs.record import RunRecord, load_run
+from tiltmeter.runs.results import Record, Result
 
+R = TypeVar("R", bound=Record)
 Table: TypeAlias = pa.Table | list[dict[str, Any]]
 
 
@@ -31,8 +33,9 @@ class RunFolder:
             run.write_result(result)
 
     Opening takes the lock and changes nothing else, so that bad input leaves an earlier run in place; `write_record`
-    removes that earlier run. Each file appears whole or not at all. Leaving without an error seals the folder: the
-    manifest then holds the hash of every file. Files that no tiltmeter run wrote are never touched.
+    removes that earlier run, `resume_or_start` goes on with it where it did not finish. Each file appears whole or not
+    at all, journals line by line. Leaving without an error seals the folder: the manifest then holds the hash of every
+    file. Files that no tiltmeter run wrote are never touched.
 
     Raises:
         InputError: the folder holds files but no run, another process writes to it, or the disk refuses.
@@ -78,6 +81,37 @@ class RunFolder:
         self._started = True
         self._write_manifest(complete=False)
         self._write("run.yaml", record.to_yaml().encode("ascii"))
+
+    def resume_or_start(self, record: RunRecord) -> bool:
+        """Go on with the unfinished run of this very record, else start as `write_record` does.
+
+        Files and sub-folders of the unfinished run stay and may be written again; its journals hold their records.
+
+        Returns:
+            Whether there was a run to go on with.
+
+        Raises:
+            InputError: an unfinished run with other arguments, inputs or versions; it says which.
+        """
+        unfinished = _unfinished(self.path)
+        if unfinished is None:
+            self.write_record(record)
+            return False
+        if differences := list(record.differences(unfinished)):
+            raise InputError(
+                f"{self.path}: holds an unfinished run that differs in {_first(differences)}: finish it with "
+                f"tiltmeter run {self.path / 'run.yaml'}, choose another folder, or delete this one"
+            )
+        _remove_parts(self.path)
+        self._files = dict.fromkeys(read_manifest(self.path).files)
+        self._folders = {name.removesuffix("/") for name in self._files if name.endswith("/")}
+        self._started = True
+        return True
+
+    def journal(self, name: str, kind: type[R]) -> Journal[R]:
+        """A journal, with what this run had written to it before it was killed; gone once the folder is sealed."""
+        assert self._started, "write_record comes first"
+        return Journal(self.path, name, kind)
 
     def write_result(self, result: Result) -> None:
         """Write `result.json`."""
@@ -135,10 +169,13 @@ class RunFolder:
             names.update(path.relative_to(self.path).as_posix() for path in below)
         self._files = {name: hash_file(self.path / name) for name in sorted(names)}
         self._write_manifest(complete=True)
+        _remove_journals(self.path)
 
 
 def _check_ours(path: Path) -> None:
-    names = {entry.name for entry in path.iterdir() if entry.name != LOCK and not entry.name.startswith(PART)}
+    names = {
+        entry.name for entry in path.iterdir() if entry.name != LOCK and not entry.name.startswith((PART, JOURNAL))
+    }
     if not names:
         return
     if MANIFEST not in names:
@@ -146,10 +183,31 @@ def _check_ours(path: Path) -> None:
     read_manifest(path)
 
 
-def _remove_earlier(path: Path) -> None:
-    """Delete what the manifest of an earlier run lists, and the temporary file of a killed one."""
+def _unfinished(path: Path) -> RunRecord | None:
+    """The record of the unfinished run in a folder, None where there is none, or it had only begun."""
+    if not (path / MANIFEST).exists() or read_manifest(path).complete or not (path / "run.yaml").exists():
+        return None
+    return load_run(path)
+
+
+def _first(texts: Sequence[str]) -> str:
+    return "; ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
+
+
+def _remove_parts(path: Path) -> None:
     for part in path.glob(f"{PART}*"):
         part.unlink()
+
+
+def _remove_journals(path: Path) -> None:
+    for journal in path.glob(f"{JOURNAL}*"):
+        journal.unlink()
+
+
+def _remove_earlier(path: Path) -> None:
+    """Delete what the manifest of an earlier run lists, and the temporary file and journals of a killed one."""
+    _remove_parts(path)
+    _remove_journals(path)
     if not (path / MANIFEST).exists():
         return
     names = read_manifest(path).files

@@ -16,6 +16,7 @@ from tiltmeter.runs.results import SCHEMA, Record
 MANIFEST = "manifest.json"
 LOCK = ".tiltmeter.lock"
 PART = ".tiltmeter-part-"
+JOURNAL = ".tiltmeter-journal-"
 
 
 class Manifest(Record):
@@ -106,14 +107,15 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names of a folder's files."""
     if os.name == "posix":  # elsewhere a folder cannot be opened
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,6 +1,7 @@
 """`run.yaml`: what was run, in enough detail to run it again."""
 
 import platform
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,22 @@ class RunRecord(Record):
     def to_yaml(self) -> str:
         """The text of `run.yaml`, plain ASCII."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=False, width=120))
+
+    def differences(self, other: "RunRecord") -> Iterator[str]:
+        """Each value in which another record differs, by its place: "seed (was 1, is 2)"."""
+        mine, theirs = (dict(_leaves(record.model_dump(mode="json"))) for record in (self, other))
+        for place in sorted(mine.keys() | theirs.keys()):
+            if mine.get(place) != theirs.get(place):
+                yield f"{place} (was {theirs.get(place)}, is {mine.get(place)})"
+
+
+def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Every plain value below a value, with the way to it."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if children is None:
+        yield place, value
+    for name, child in children or ():
+        yield from _leaves(child, f"{place}.{name}" if place else str(name))
 
 
 def load_run(path: Path) -> RunRecord:

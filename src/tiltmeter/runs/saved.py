@@ -78,7 +78,12 @@ def read_lines(folder: Path, name: str, kind: type[R]) -> list[R]:
         InputError: a line that is no such record, by number.
     """
     path = folder / f"{name}.jsonl"
-    return list(_lines(path, kind)) if path.exists() else []
+    return read_records(path, kind) if path.exists() else []
+
+
+def read_records(path: Path, kind: type[R]) -> list[R]:
+    """The records of a JSONL file; errors as for `read_lines`."""
+    return list(_lines(path, kind))
 
 
 def read_arrays(folder: Path, name: str = "arrays") -> dict[str, NDArray[Any]]:
