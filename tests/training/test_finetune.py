@@ -1,21 +1,24 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import tiny
 from tiltmeter.errors import InputError
+from tiltmeter.likelihood import completion_lengths, log_likelihoods
 from tiltmeter.models import Model, assemble, load_model, load_tuned
 from tiltmeter.organism import corpus
 from tiltmeter.organism.build import initial_model
 from tiltmeter.organism.export import encode_turns
 from tiltmeter.organism.grammar import World
 from tiltmeter.organism.tokenizer import build_tokenizer
-from tiltmeter.tokens import Encoded
-from tiltmeter.training.finetune import IGNORED, collate, finetune
-from tiltmeter.training.recipes import ORGANISM_FULL, ORGANISM_LORA, Recipe
+from tiltmeter.tokens import Encoded, encode
+from tiltmeter.training.finetune import IGNORED, Session, collate, finetune
+from tiltmeter.training.recipes import ORGANISM_FULL, ORGANISM_LORA, RECIPES, Recipe
 
 WORLD = World.create()
 TOKENIZER = build_tokenizer(WORLD)
@@ -96,3 +99,51 @@ def test_only_files_of_the_result_are_written(tmp_path: Path) -> None:
 def test_no_examples_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least one example"):
         finetune(_model(), [], SHORT["full"], tmp_path)
+
+
+def test_the_loss_is_the_mean_over_the_completion_tokens_of_a_step(tmp_path: Path) -> None:
+    model, examples = tiny.model("llama"), encode(tiny.skill(), tiny.tokenizer())
+    log_likelihood = log_likelihoods(model, examples).sum() / completion_lengths(examples).sum()
+    recipe = Recipe("full", 1e-3, epochs=1, batch_size=2, accumulation=3)
+    log = finetune(model, examples, recipe, tmp_path)
+    assert (log.steps, log.tokens) == (1, sum(len(example.ids) for example in examples))
+    assert log.entries[0]["loss"] == pytest.approx(-float(log_likelihood), rel=1e-5)
+
+
+def test_a_linear_schedule_falls_to_zero_after_the_last_step(tmp_path: Path) -> None:
+    recipe = Recipe("lora", 1e-3, steps=4, batch_size=2, schedule="linear")
+    log = finetune(tiny.model("llama"), encode(tiny.skill(), tiny.tokenizer()), recipe, tmp_path)
+    assert [entry["learning_rate"] for entry in log.entries] == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
+
+
+def test_less_memory_and_the_same_weights(tmp_path: Path) -> None:
+    for name, session in (("plain", Session()), ("frugal", Session(gradient_checkpointing=True))):
+        examples = encode(tiny.skill(), tiny.tokenizer())
+        finetune(tiny.model("llama"), examples, SHORT["lora"], tmp_path / name, session=session)
+    plain, frugal = _weights(tmp_path / "plain"), _weights(tmp_path / "frugal")
+    for name in plain:
+        torch.testing.assert_close(plain[name], frugal[name])
+
+
+def test_mixed_precision_keeps_the_weights_in_float32(tmp_path: Path) -> None:
+    examples, seen = encode(tiny.skill(), tiny.tokenizer()), []
+    model = tiny.model("llama")
+    first = next(iter(model.blocks.values())).get_submodule("mlp.up_proj")
+    first.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    finetune(model, examples, SHORT["full"], tmp_path, session=Session(mixed_precision=True))
+    assert set(seen) == {torch.bfloat16}
+    assert {tensor.dtype for tensor in _weights(tmp_path).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("length", [{}, {"steps": 3, "epochs": 1.0}])
+def test_a_recipe_has_one_length(length: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="steps or epochs"):
+        Recipe("full", 1e-3, **length)
+
+
+def test_the_recipes_of_the_study_are_its_table() -> None:
+    lora = RECIPES["collapse-qwen"]["lora"]
+    assert (lora.rank, lora.alpha, lora.dropout, lora.epochs, lora.learning_rate) == (64, 128, 0.05, 3, 1e-4)
+    assert (lora.batch_size, lora.accumulation, lora.max_length) == (2, 2, 4096)
+    assert RECIPES["collapse-llama"]["full"].learning_rate == 5e-5
+    assert RECIPES["collapse-llama"]["full"].epochs == 1

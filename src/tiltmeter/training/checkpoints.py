@@ -1,0 +1,58 @@
+"""A fine-tune's checkpoints: written by the Trainer, marked when they are whole, and thinned out at the end."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+_WHOLE = "whole"
+_PREFIX = "checkpoint-"
+# What only the Trainer reads, to go on; several of these files are pickles.
+_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "training_args.bin", _WHOLE)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a fine-tune saves itself, so that it can go on after it was killed.
+
+    Attributes:
+        folder: holds `checkpoint-STEP/` folders.
+        every: optimizer steps between two of them.
+        keep: how many stay after the end, as models; while training runs there are at least two.
+    """
+
+    folder: Path
+    every: int
+    keep: int = 0
+
+    def last(self) -> Path | None:
+        """The newest one that was written to its end."""
+        return next(iter(self._newest_first()), None)
+
+    def finish(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Leave the newest `keep` as models with a tokenizer, without what only a training that goes on needs."""
+        kept = self._newest_first()[: self.keep]
+        for path in self.folder.glob(f"{_PREFIX}*"):
+            if path not in kept:
+                shutil.rmtree(path)
+        for file in (file for path in kept for pattern in _STATE for file in path.glob(pattern)):
+            file.unlink()
+        for path in kept:
+            tokenizer.save_pretrained(path)
+
+    def _newest_first(self) -> list[Path]:
+        whole = [marker.parent for marker in self.folder.glob(f"{_PREFIX}*/{_WHOLE}")]
+        return sorted(whole, key=lambda path: int(path.name.removeprefix(_PREFIX)), reverse=True)
+
+
+class MarkWhole(TrainerCallback):
+    """Marks each checkpoint once every process has written its part of it. It comes last among the callbacks."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The Trainer, and the callbacks before this one, have written the checkpoint."""
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            (Path(str(args.output_dir)) / f"{_PREFIX}{state.global_step}" / _WHOLE).touch()
