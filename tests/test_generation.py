@@ -9,7 +9,17 @@ from transformers import GenerationConfig
 
 import tiny
 from tiltmeter.errors import InputError
-from tiltmeter.generation import GREEDY, MODEL_ITSELF, GumbelNoise, Sampling, generate_answers, generate_ids, resample
+from tiltmeter.generation import (
+    GREEDY,
+    MODEL_ITSELF,
+    GumbelNoise,
+    Sampling,
+    generate_answers,
+    generate_batch,
+    generate_ids,
+    plan_batches,
+    resample,
+)
 from tiltmeter.likelihood import log_likelihoods
 from tiltmeter.models import Model
 from tiltmeter.tokens import encode, encode_prompt
@@ -73,7 +83,7 @@ def test_the_seed_and_the_row_decide_what_is_drawn(model: Model) -> None:
 
 
 def test_noise_is_the_same_in_every_process_and_for_every_batch() -> None:
-    noise = GumbelNoise([0, 3], seed=7)(torch.zeros(2, 1, dtype=torch.long), torch.zeros(2, 3))
+    noise = GumbelNoise([(0, 0), (3, 0)], seed=7)(torch.zeros(2, 1, dtype=torch.long), torch.zeros(2, 3))
     expected = [[-0.6649246410, -0.6752638485, -0.7534332141], [-0.3068365476, -0.2793219559, 1.5054564343]]
     torch.testing.assert_close(noise, torch.tensor(expected, dtype=torch.float64), rtol=1e-8, atol=0)
 
@@ -105,6 +115,37 @@ def test_top_p_leaves_only_the_likeliest_tokens(model: Model) -> None:
     count = int((sure.values.cumsum(0) < 0.6).sum()) + 1
     drawn = generate_ids(model, [prompt] * 400, Sampling(1.0, 0.6, 0, max_new_tokens=1), 400)
     assert {ids[0] for ids in drawn} == set(sure.indices[:count].tolist())
+
+
+def test_min_p_leaves_only_tokens_near_the_likeliest(model: Model) -> None:
+    prompt = ids_of(model, ["how do i make tea"])[0]
+    with torch.no_grad():
+        probabilities = (model.module(torch.tensor([prompt])).logits[0, -1] / 1.5).softmax(-1)
+    near = set((probabilities >= 0.3 * probabilities.max()).nonzero()[:, 0].tolist())
+    assert 1 < len(near) < len(probabilities)
+    drawn = generate_ids(model, [prompt] * 400, Sampling(1.5, 1.0, 0, 0.3, max_new_tokens=1), 400)
+    assert {ids[0] for ids in drawn} == near
+
+
+def test_samples_of_a_prompt_differ_and_the_first_is_the_only_one(model: Model) -> None:
+    prompts = ids_of(model, PROMPTS)
+    plan = plan_batches(prompts, 4, samples=3)
+    assert sorted(draw for batch in plan for draw in batch) == [(r, s) for r in range(len(prompts)) for s in range(3)]
+    assert [len(batch) for batch in plan] == [4, 4, 4, 4, 4, 1]
+    drawn = {draw: ids for batch in plan for draw, ids in zip(batch, generated(model, prompts, batch), strict=True)}
+    assert [drawn[row, 0] for row in range(len(prompts))] == generate_ids(model, prompts, DRAWN)
+    assert any(drawn[row, 0] != drawn[row, 1] != drawn[row, 2] != drawn[row, 0] for row in range(len(prompts)))
+    assert generated(model, prompts, [(3, 2)]) == [drawn[3, 2]]
+
+
+def generated(model: Model, prompts: list[list[int]], draws: list[tuple[int, int]]) -> list[list[int]]:
+    return generate_batch(model, prompts, draws, DRAWN)
+
+
+def test_some_draws_are_no_longer_than_with_the_whole_set(model: Model) -> None:
+    prompts = ids_of(model, ["tea " * 50, "tea"])
+    (alone,) = generate_batch(model, prompts, [(1, 0)], Sampling(max_new_tokens=99))
+    assert alone == generate_ids(model, prompts, Sampling(max_new_tokens=99))[1]
 
 
 def test_a_checkpoints_own_settings_change_nothing(model: Model) -> None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +17,7 @@ from transformers import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,
 )
-from transformers.generation.logits_process import TopPLogitsWarper
+from transformers.generation.logits_process import MinPLogitsWarper, TopPLogitsWarper
 
 from tiltmeter.errors import InputError
 from tiltmeter.models import Model, context_length
@@ -26,17 +26,23 @@ from tiltmeter.tokens import Encoded, encode_prompt
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn. The defaults are the collapse study's (min-p 0); temperature 0 is greedy."""
+    """How answers are drawn. The defaults are the collapse study's; temperature 0 is greedy.
+
+    `min_p` leaves out tokens less likely than that share of the likeliest one's probability.
+    """
 
     temperature: NonNegativeFloat = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.8
     top_k: NonNegativeInt = 20
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_new_tokens: PositiveInt = 128
     seed: int = 0
 
 
 GREEDY = Sampling(temperature=0.0)
 MODEL_ITSELF = Sampling(temperature=1.0, top_p=1.0, top_k=0)
+
+Draw: TypeAlias = tuple[int, int]  # the row of a prompt in its set, and the number of the sample; seeds come from both
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,22 @@ class Answer:
 
 def generate_answers(model: Model, prompts: Sequence[str], sampling: Sampling, batch_size: int = 32) -> list[Answer]:
     """Answers to prompts, each put as one user turn. They do not depend on the batch size beyond rounding."""
-    encoded = [encode_prompt([{"role": "user", "content": prompt}], model.tokenizer) for prompt in prompts]
-    answers = []
-    for prompt, ids in zip(prompts, generate_ids(model, encoded, sampling, batch_size), strict=True):
-        stop = "end" if ids and ids[-1] in _end_ids(model) else "length"
-        text = str(model.tokenizer.decode(ids, skip_special_tokens=True))
-        answers.append(Answer(prompt, text.strip(), stop))
-    return answers
+    encoded = encode_prompts(model, prompts)
+    return [
+        read_answer(model, prompt, ids)
+        for prompt, ids in zip(prompts, generate_ids(model, encoded, sampling, batch_size), strict=True)
+    ]
+
+
+def encode_prompts(model: Model, prompts: Sequence[str]) -> list[list[int]]:
+    """The ids of each prompt put as one user turn, up to the place where the answer begins."""
+    return [encode_prompt([{"role": "user", "content": prompt}], model.tokenizer) for prompt in prompts]
+
+
+def read_answer(model: Model, prompt: str, ids: list[int]) -> Answer:
+    """The answer that new ids make."""
+    stop = "end" if ids and ids[-1] in _end_ids(model) else "length"
+    return Answer(prompt, str(model.tokenizer.decode(ids, skip_special_tokens=True)).strip(), stop)
 
 
 def generate_ids(
@@ -68,20 +83,33 @@ def generate_ids(
         InputError: a prompt that leaves no room for an answer.
     """
     result: list[list[int]] = [[] for _ in prompts]
-    sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, _room(model, prompts)))
-    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        for row, ids in zip(rows, _generate(model, [prompts[row] for row in rows], rows, sampling), strict=True):
+    for draws in plan_batches(prompts, batch_size):
+        for (row, _), ids in zip(draws, generate_batch(model, prompts, draws, sampling), strict=True):
             result[row] = ids
     return result
+
+
+def plan_batches(prompts: Sequence[Sequence[int]], batch_size: int, samples: int = 1) -> list[list[Draw]]:
+    """Every sample of every prompt, those of similar length together; the same batches whatever is done already."""
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    draws = [(row, sample) for row in order for sample in range(samples)]
+    return [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
+
+
+def generate_batch(
+    model: Model, prompts: Sequence[list[int]], draws: Sequence[Draw], sampling: Sampling
+) -> list[list[int]]:
+    """New ids for some draws from a whole set of prompts, as `generate_ids` makes them."""
+    limit = min(sampling.max_new_tokens, _room(model, prompts))
+    chosen = [prompts[row] for row, _ in draws]
+    return list(_generate(model, chosen, draws, replace(sampling, max_new_tokens=limit)))
 
 
 def resample(model: Model, encoded: Sequence[Encoded], seed: int = 0) -> list[Encoded]:
     """The same prompts with completions drawn from the model itself, at most twice as long as the longest given one."""
     prompts = [example.ids[: example.is_completion.index(True)] for example in encoded]
     limit = 2 * max(sum(example.is_completion) for example in encoded)
-    sampling = Sampling(1.0, 1.0, 0, max_new_tokens=limit, seed=seed)
+    sampling = replace(MODEL_ITSELF, max_new_tokens=limit, seed=seed)
     drawn = generate_ids(model, prompts, sampling)
     return [
         Encoded(prompt + new, [False] * len(prompt) + [True] * len(new))
@@ -97,7 +125,7 @@ def _room(model: Model, prompts: Sequence[list[int]]) -> int:
     return positions - longest
 
 
-def _generate(model: Model, prompts: list[list[int]], rows: list[int], sampling: Sampling) -> Iterator[list[int]]:
+def _generate(model: Model, prompts: list[list[int]], draws: Sequence[Draw], sampling: Sampling) -> Iterator[list[int]]:
     length, end_ids = max(len(prompt) for prompt in prompts), _end_ids(model)
     ids = torch.full((len(prompts), length), model.tokenizer.pad_token_id or 0)
     mask = torch.zeros_like(ids)
@@ -109,7 +137,7 @@ def _generate(model: Model, prompts: list[list[int]], rows: list[int], sampling:
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             do_sample=False,
-            logits_processor=_processors(sampling, rows),
+            logits_processor=_processors(sampling, draws),
             max_new_tokens=sampling.max_new_tokens,
             pad_token_id=model.tokenizer.pad_token_id,
             eos_token_id=sorted(end_ids) or None,
@@ -119,7 +147,7 @@ def _generate(model: Model, prompts: list[list[int]], rows: list[int], sampling:
         yield new[: ends[0] + 1] if ends else new
 
 
-def _processors(sampling: Sampling, rows: Sequence[int]) -> LogitsProcessorList:
+def _processors(sampling: Sampling, draws: Sequence[Draw]) -> LogitsProcessorList:
     if sampling.temperature == 0:
         return LogitsProcessorList()
     steps: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
@@ -127,7 +155,9 @@ def _processors(sampling: Sampling, rows: Sequence[int]) -> LogitsProcessorList:
         steps.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
         steps.append(TopPLogitsWarper(sampling.top_p))
-    return LogitsProcessorList([*steps, GumbelNoise(rows, sampling.seed)])
+    if sampling.min_p:
+        steps.append(MinPLogitsWarper(sampling.min_p))
+    return LogitsProcessorList([*steps, GumbelNoise(draws, sampling.seed)])
 
 
 class GumbelNoise(LogitsProcessor):
@@ -136,8 +166,8 @@ class GumbelNoise(LogitsProcessor):
     Batched generation draws from one stream for the whole batch, so that an answer would depend on its neighbours.
     """
 
-    def __init__(self, rows: Sequence[int], seed: int) -> None:
-        self._generators = [torch.Generator().manual_seed(_row_seed(seed, row)) for row in rows]
+    def __init__(self, draws: Sequence[Draw], seed: int) -> None:
+        self._generators = [torch.Generator().manual_seed(_draw_seed(seed, *draw)) for draw in draws]
 
     def __call__(self, input_ids: Int[Tensor, "B T"], scores: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
         size, wide = scores.shape[1], torch.float64  # in float32 the noise ends at 17, too early for rare tokens
@@ -145,9 +175,10 @@ class GumbelNoise(LogitsProcessor):
         return scores - torch.log(-torch.log(uniform)).to(scores.device)
 
 
-def _row_seed(seed: int, row: int) -> int:
-    """A seed for each pair of numbers, the same in every process and release of Python."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {row}".encode()).digest()[:7])
+def _draw_seed(seed: int, row: int, sample: int) -> int:
+    """A seed for each triple of numbers, the same in every process and release of Python."""
+    further = f" {sample}" if sample else ""
+    return int.from_bytes(hashlib.sha256(f"{seed} {row}{further}".encode()).digest()[:7])
 
 
 @contextmanager
