@@ -11,6 +11,9 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, TypeAdapter
 from tiltmeter.curvature.fisher import Fisher, Labels, Reduction
 from tiltmeter.errors import InputError
 from tiltmeter.models import Model
+from tiltmeter.public_sets.catalogue import PAIR_SETS, PROMPT_SETS
+from tiltmeter.public_sets.finding import Found, find_public
+from tiltmeter.public_sets.loading import public_prompts, public_skill
 from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.record import RunRecord, tool_versions
 from tiltmeter.runs.results import Input
@@ -44,12 +47,12 @@ class Passes:
 
 
 def load_named(sources: Sequence[str], columns: Sequence[str] | None, option: str) -> dict[str, Skill]:
-    """Sets of pairs by name, for an option of the command line.
+    """Sets of pairs by name, for an option of the command line; `beavertails` is public (see `public_sets`).
 
     Raises:
         InputError: none given, two of the same name, or one that cannot be read.
     """
-    loaded = {skill.name: skill for skill in (load_skill(source, columns) for source in sources)}
+    loaded = {skill.name: skill for skill in (_skill(source, columns) for source in sources)}
     if len(loaded) < len(sources):
         raise InputError(f"{option}: two of the same name among {list(sources)}: rename a file")
     if not loaded:
@@ -57,21 +60,47 @@ def load_named(sources: Sequence[str], columns: Sequence[str] | None, option: st
     return loaded
 
 
-def load_named_prompts(files: Sequence[str]) -> dict[str, list[str]]:
-    """Prompts to answer and judge, by the name of their file; none where there is no file.
+def _skill(source: str, columns: Sequence[str] | None) -> Skill:
+    found = find_public(source, PAIR_SETS)
+    return public_skill(found) if found else load_skill(source, columns)
+
+
+def load_named_prompts(sources: Sequence[str]) -> dict[str, list[str]]:
+    """Prompts to answer and judge, by the name of their file or public set; none where there is no source.
+
+    Args:
+        sources: each a file of prompts, the name of a public set (`advbench`), or name and file (`advbench=FILE`).
 
     Raises:
-        InputError: two of the same name, or one that cannot be read.
+        InputError: two of the same name, or one that cannot be read or found.
     """
-    prompts = {Path(file).stem: load_prompts(file) for file in files}
-    if len(prompts) < len(files):
-        raise InputError(f"two sets of prompts of the same name among {list(files)}: rename a file")
+    prompts = dict(map(_prompts, sources))
+    if len(prompts) < len(sources):
+        raise InputError(f"two sets of prompts of the same name among {list(sources)}: rename a file")
     return prompts
 
 
+def _prompts(source: str) -> tuple[str, list[str]]:
+    found = find_public(source, PROMPT_SETS)
+    return (found.name, public_prompts(found)) if found else (Path(source).stem, load_prompts(source))
+
+
 def hash_files(files: Mapping[str, Sequence[str]]) -> list[Input]:
-    """Every file by its role, with its hash. A Hub set has no file to hash."""
-    return [hash_input(file, role) for role, named in files.items() for file in named if Path(file).exists()]
+    """Every file by its role, with its hash. A Hub set that is no public set of ours has no file to hash."""
+    return [made for role, named in files.items() for source in named if (made := _hash(source, role))]
+
+
+def _hash(source: str, role: str) -> Input | None:
+    found = find_public(source, PROMPT_SETS if role == "prompts" else PAIR_SETS)
+    if found:
+        return _hash_public(found, role)
+    return hash_input(source, role) if Path(source).exists() else None
+
+
+def _hash_public(found: Found, role: str) -> Input:
+    """With links as they are: the snapshot folder of the Hub's cache bears the revision's name."""
+    resolved = str(found.path.absolute())
+    return hash_input(found.source, role, found.path).model_copy(update={"resolved": resolved})
 
 
 def run_record(verb: str, request: object, inputs: list[Input], seed: int) -> RunRecord:

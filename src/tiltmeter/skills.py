@@ -1,7 +1,5 @@
 """Skills: pairs of prompt and completion, from files or the Hub."""
 
-import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -9,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltmeter.errors import InputError
+from tiltmeter.rows import Row, file_rows
 
 Message = dict[str, str]
 
@@ -19,6 +18,7 @@ _SHAPES: list[tuple[tuple[str, ...], str]] = [
     (("instruction",), "output"),
     (("question",), "answer"),
 ]
+_KNOWN = {column for prompts, completion in _SHAPES for column in (*prompts, completion)} | {"goal"}
 _EXPECTED = "messages, prompt/completion, instruction/input/output or question/answer"
 
 
@@ -94,79 +94,15 @@ def load_prompts(source: str | Path, limit: int | None = None) -> list[str]:
     return prompts
 
 
-Row = tuple[str, Mapping[str, Any]]
-
-
 def _rows(source: str, columns: Sequence[str] | None, split: str) -> Iterator[Row]:
     path = Path(source)
-    readers = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
     if not path.exists():
         return _hub_rows(source, split)
-    if path.is_dir():
-        raise InputError(f"{path}: expected a file, found a folder")
-    if path.suffix == ".csv":
-        return _csv_rows(path, columns)
-    if path.suffix not in readers:
-        raise InputError(f"{path}: expected a file ending in .jsonl, .csv or .parquet")
-    return readers[path.suffix](path)
-
-
-def _jsonl_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as lines:
-        try:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield f"{path}, row {number}", _json_row(line, f"{path}, row {number}")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: expected UTF-8 text: {error}") from error
-
-
-def _json_row(line: str, where: str) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: expected a JSON object: {error}") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: expected a JSON object, got {type(row).__name__}")
-    return row
-
-
-def _csv_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
-    known = {column for prompts, completion in _SHAPES for column in (*prompts, completion)} | {"goal"}
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        try:
-            rows = [row for row in csv.reader(lines) if row]  # without blank lines
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: expected CSV in UTF-8: {error}") from error
-    if not rows:
-        return
-    header = [cell.strip().casefold() for cell in rows[0]]
-    if not all(column.isdigit() for column in columns or ()):
-        names, has_header = rows[0], True  # the caller says what stands there
-    elif set(header) & known:
-        names, has_header = header, True
-    else:
-        names, has_header = [str(index) for index in range(len(rows[0]))], False
-    for number, row in enumerate(rows[1:] if has_header else rows, 1):
-        if len(row) != len(names):
-            raise InputError(f"{path}, row {number}: expected {len(names)} cells, got {len(row)}")
-        yield f"{path}, row {number}", dict(zip(names, row, strict=True))
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path}: expected a Parquet file: {error}") from error
-    for number, row in enumerate(table.to_pylist(), 1):
-        yield f"{path}, row {number}", row
+    return file_rows(path, _KNOWN, names_itself=not all(column.isdigit() for column in columns or ()))
 
 
 def _hub_rows(source: str, split: str) -> Iterator[Row]:
-    if Path(source).suffix in {".jsonl", ".csv", ".parquet"}:
+    if Path(source).suffix in {".jsonl", ".csv", ".parquet", ".gz", ".xz"}:
         raise InputError(f"{source}: no such file")
     import datasets
 
