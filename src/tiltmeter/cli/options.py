@@ -11,6 +11,7 @@ from tiltmeter.errors import InputError
 
 if TYPE_CHECKING:
     from tiltmeter.behaviour.judges import Judge
+    from tiltmeter.behaviour.judges.named import JudgeRequest
 
 Out = Annotated[Path, typer.Option(help="The run folder to write.")]
 Labels = Annotated[Literal["data", "sampled"], typer.Option(help="Completions of the Fisher.")]
@@ -36,6 +37,22 @@ def named_judge(name: str | None, is_needed: bool) -> Judge | None:
     if name not in judges:
         raise InputError(f"--judge: expected one of {', '.join(judges)}, got {name or 'none'}")
     return judges[name]()
+
+
+def requested_judge(request: JudgeRequest) -> Judge:
+    """The judge of a request; the only place that knows all of them.
+
+    Raises:
+        InputError: an unknown name, a judge without what it needs, or a model that cannot be used.
+    """
+    from tiltmeter.behaviour.judges.named import JudgeRequest, build_judge
+    from tiltmeter.organism.judge import OrganismJudge
+
+    if request.name != OrganismJudge.name:
+        return build_judge(request)
+    if request != JudgeRequest(request.name, seed=request.seed):
+        raise InputError("--judge organism: judges by its grammar, and takes no endpoint, model, scores or label")
+    return OrganismJudge()
 
 
 def named_columns(columns: str | None) -> tuple[str, ...] | None:

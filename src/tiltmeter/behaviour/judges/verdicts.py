@@ -34,7 +34,10 @@ class Verdict:
 class Judge(Protocol):
     """Judges answers to prompts, both as plain text."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        ...
 
     def judge(self, answers: Sequence[Answer]) -> Iterator[tuple[int, Verdict]]:
         """Verdicts as they come, each with the place of its answer; every place comes once."""
