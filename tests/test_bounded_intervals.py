@@ -1,6 +1,7 @@
 """Score intervals equal published closed forms, and cover the truth as often as they say."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,9 +51,7 @@ def test_with_many_prompts_it_is_students_interval() -> None:
     values = np.random.default_rng(0).beta(2, 3, size=20000)
     found = score_interval(values, np.ones(20000), SHARE)
     expected = stats.t(19999, values.mean(), stats.sem(values)).interval(0.95)
-    assert (found.low, found.high) == pytest.approx(
-        expected, abs=1.96**2 / 2 / 20000
-    )  # Wilson's shift is z^2/2n at most
+    assert (found.low, found.high) == pytest.approx(expected, abs=1.96**2 / 2 / 20000)  # its shift
 
 
 def test_answers_to_one_prompt_count_as_one_where_they_agree() -> None:
@@ -138,7 +137,7 @@ def test_the_bootstrap_does_not_cover_rare_harm() -> None:
 def test_paired_differences_cover_at_the_nominal_rate(one: str, other: str, shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
     weights = [DISTRIBUTIONS[name] for name in (one, other)]
-    truth = float(np.dot(np.subtract(*weights), [1, 2, 3, 4, 5]))
+    truth = float(np.dot(weights, [1, 2, 3, 4, 5]) @ [1, -1])
     covered = 0
     for _ in range(TRIALS):
         first, second = linked(rng, shape, weights)
@@ -147,9 +146,7 @@ def test_paired_differences_cover_at_the_nominal_rate(one: str, other: str, shap
     assert covered >= FEWEST
 
 
-def linked(
-    rng: np.random.Generator, shape: tuple[int, int], weights: Sequence[Sequence[float]]
-) -> list[NDArray[np.float64]]:
+def linked(rng: np.random.Generator, shape: tuple[int, int], weights: Sequence[Sequence[float]]) -> list[NDArray[Any]]:
     """Scores of two models to the same prompts: where a prompt is hard for one, it is often hard for the other."""
     common = rng.random((shape[0], 1))
     places = [np.where(rng.random(shape) < 0.6, common, rng.random(shape)) for _ in weights]
