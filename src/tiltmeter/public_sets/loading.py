@@ -21,8 +21,8 @@ _VARIANTS = ("_json", "_template")
 def public_prompts(found: Found) -> list[str]:
     """The prompts of a public set, each once, in the order of the file.
 
-    Only a question of the studies of emergent misalignment comes as often as its file says (`samples_per_paraphrase`);
-    of these, the eight plain ones are asked, not their variants with a system prompt or a template.
+    Of the questions of the studies of emergent misalignment these are the eight plain ones, not their variants with a
+    system prompt or a template.
 
     Raises:
         InputError: a file in another form, a row without a prompt, no prompt at all; it names file and row.
@@ -30,11 +30,10 @@ def public_prompts(found: Found) -> list[str]:
     if found.set.form == "questions":
         prompts = _all_questions(found)
     else:
-        rows = (row for file in files_of(found) for row in _rows(found, file))
-        prompts = list(dict.fromkeys(_prompt(found, *row) for row in rows))
+        prompts = [_prompt(found, *row) for file in files_of(found) for row in _rows(found, file)]
     if not prompts:
         raise InputError(f"{found.source}: expected at least one prompt, found none")
-    return prompts
+    return list(dict.fromkeys(prompts))
 
 
 def public_skill(found: Found) -> Skill:
@@ -91,7 +90,7 @@ def _all_questions(found: Found) -> list[str]:
     questions = (prompt for file in files_of(found) for prompt in _questions(file))
     prompts = list(islice(questions, MOST_QUESTIONS + 1))
     if len(prompts) > MOST_QUESTIONS:  # aliases can name one entry any number of times
-        raise InputError(f"{found.source}: more than {MOST_QUESTIONS} questions with their samples")
+        raise InputError(f"{found.source}: more than {MOST_QUESTIONS} questions")
     return prompts
 
 
@@ -112,7 +111,7 @@ def _questions(file: Path) -> Iterator[str]:
         if entry.get("system"):
             raise InputError(f"{where}: has a system prompt, and questions are asked without one")
         for text in entry["paraphrases"]:
-            yield from [_text(where, {"paraphrases": text}, "paraphrases")] * _samples(where, entry)
+            yield _text(where, {"paraphrases": text}, "paraphrases")
 
 
 def _entries(file: Path) -> list[Any]:
@@ -125,10 +124,3 @@ def _entries(file: Path) -> list[Any]:
     if not isinstance(entries, list):
         raise InputError(f"{file}: expected a YAML list of questions, got {type(entries).__name__}")
     return entries
-
-
-def _samples(where: str, entry: Any) -> int:
-    samples = entry.get("samples_per_paraphrase", 1)
-    if not isinstance(samples, int) or not 1 <= samples <= 1000:
-        raise InputError(f"{where}: expected samples_per_paraphrase from 1 to 1000, got {samples!r}")
-    return samples
