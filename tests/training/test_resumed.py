@@ -82,7 +82,7 @@ def test_there_are_two_at_most_while_it_trains(tmp_path: Path) -> None:
 def test_what_stays_is_a_model_and_nothing_else(tmp_path: Path) -> None:
     _, model = train("lora", tmp_path, keep=3)
     checkpoints = Checkpoints(tmp_path / "checkpoints", every=2, keep=3)
-    checkpoints.finish(model.tokenizer)
+    assert [path.name for path in checkpoints.finish(model.tokenizer)] == [f"checkpoint-{step}" for step in (9, 8, 6)]
     left = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert left == {"checkpoint-6", "checkpoint-8", "checkpoint-9"}
     names = {path.name for path in (tmp_path / "checkpoints" / "checkpoint-8").iterdir()}
@@ -94,5 +94,5 @@ def test_what_stays_is_a_model_and_nothing_else(tmp_path: Path) -> None:
 
 def test_nothing_stays_unless_asked_for(tmp_path: Path) -> None:
     _, model = train("lora", tmp_path)
-    Checkpoints(tmp_path / "checkpoints", every=2).finish(model.tokenizer)
-    assert not list((tmp_path / "checkpoints").iterdir())
+    assert Checkpoints(tmp_path / "checkpoints", every=2).finish(model.tokenizer) == []
+    assert not (tmp_path / "checkpoints").exists()

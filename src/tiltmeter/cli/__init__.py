@@ -19,6 +19,7 @@ from tiltmeter.cli import (
     report,
     run,
     spectrum,
+    tune,
     verify,
 )
 from tiltmeter.errors import InputError, NothingMeasuredError
@@ -39,6 +40,7 @@ VERBS: tuple[Callable[..., object], ...] = (
     spectrum.spectrum,
     compare.compare,
     connect.connect,
+    tune.tune,
     report.report,
     run.run,
     verify.verify,

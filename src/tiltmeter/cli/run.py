@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tiltmeter.cli import audit, compare, connect, demo, forecast, rank_examples, spectrum
+from tiltmeter.cli import audit, compare, connect, demo, forecast, rank_examples, spectrum, tune
 from tiltmeter.errors import InputError
 
 AGAIN: dict[str, Callable[..., None]] = {
@@ -17,6 +17,7 @@ AGAIN: dict[str, Callable[..., None]] = {
     "forecast": forecast.again,
     "rank-examples": rank_examples.again,
     "spectrum": spectrum.again,
+    "tune": tune.again,
 }
 
 

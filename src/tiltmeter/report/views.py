@@ -13,6 +13,7 @@ from tiltmeter.report.forecast import forecast_view
 from tiltmeter.report.grid import COLUMNS, arrange, check_rows
 from tiltmeter.report.ranking import ranking_view
 from tiltmeter.report.spectrum import spectrum_view
+from tiltmeter.report.tune import tune_view
 from tiltmeter.report.verdict import Verdict, cautions, correlation, judge_demo, judge_skill
 from tiltmeter.runs.manifest import check_name
 from tiltmeter.runs.results import AuditResult, DemoResult, DemoRow, Skill, Transcript
@@ -178,4 +179,5 @@ VIEWS: dict[str, Callable[[Path, str, Any], View]] = {
     "forecast": forecast_view,
     "rank-examples": ranking_view,
     "spectrum": spectrum_view,
+    "tune": tune_view,
 }

@@ -6,6 +6,7 @@ from tiltmeter.runs.forecast_result import ForecastResult
 from tiltmeter.runs.ranking_result import RankingResult
 from tiltmeter.runs.results import AuditResult, DemoResult, Result
 from tiltmeter.runs.spectrum_result import SpectrumResult
+from tiltmeter.runs.tune_result import TuneResult
 
 RESULTS: dict[str, type[Result]] = {
     "audit": AuditResult,
@@ -15,4 +16,5 @@ RESULTS: dict[str, type[Result]] = {
     "forecast": ForecastResult,
     "rank-examples": RankingResult,
     "spectrum": SpectrumResult,
+    "tune": TuneResult,
 }

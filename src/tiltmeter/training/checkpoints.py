@@ -11,7 +11,15 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 _WHOLE = "whole"
 _PREFIX = "checkpoint-"
 # What only the Trainer reads, to go on; several of these files are pickles.
-_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "training_args.bin", _WHOLE)
+_STATE = (
+    "optimizer.pt",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state*.pth",
+    "training_args.bin",
+    "trainer_state.json",
+    _WHOLE,
+)
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,7 @@ class Checkpoints:
 
     Attributes:
         folder: holds `checkpoint-STEP/` folders.
-        every: optimizer steps between two of them.
+        every: optimizer steps between two of them; 0 for none.
         keep: how many stay after the end, as models; while training runs there are at least two.
     """
 
@@ -32,7 +40,7 @@ class Checkpoints:
         """The newest one that was written to its end."""
         return next(iter(self._newest_first()), None)
 
-    def finish(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def finish(self, tokenizer: PreTrainedTokenizerBase) -> list[Path]:
         """Leave the newest `keep` as models with a tokenizer, without what only a training that goes on needs."""
         kept = self._newest_first()[: self.keep]
         for path in self.folder.glob(f"{_PREFIX}*"):
@@ -42,6 +50,9 @@ class Checkpoints:
             file.unlink()
         for path in kept:
             tokenizer.save_pretrained(path)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+        return kept
 
     def _newest_first(self) -> list[Path]:
         whole = [marker.parent for marker in self.folder.glob(f"{_PREFIX}*/{_WHOLE}")]

@@ -57,7 +57,7 @@ class TrainingLog:
     Attributes:
         entries: its log without times, an entry a step ("step", "loss", "grad_norm", "learning_rate", "epoch"), in
             order; callbacks that log through the Trainer have entries of their own.
-        steps, epochs: the length.
+        steps, epochs: the length; `planned_steps` unless a callback ended it early.
         tokens: seen over all steps, prompts included, padding not.
         resumed_from: the step of the checkpoint that it went on from; 0 where it started anew.
         session_tokens, session_seconds: seen and spent since then.
@@ -65,6 +65,7 @@ class TrainingLog:
 
     entries: list[dict[str, Any]] = field(repr=False)
     steps: int
+    planned_steps: int
     epochs: float
     tokens: int
     resumed_from: int
@@ -156,6 +157,7 @@ def _train(trainer: Trainer, checkpoints: Checkpoints | None) -> TrainingLog:
     return TrainingLog(
         [_without_times(entry) for entry in state.log_history if "train_loss" not in entry],
         steps=state.global_step,
+        planned_steps=state.max_steps,
         epochs=float(state.epoch or 0.0),
         tokens=int(state.num_input_tokens_seen),
         resumed_from=before.global_step,
@@ -233,6 +235,6 @@ def _memory(session: Session) -> dict[str, Any]:
 
 
 def _saving(checkpoints: Checkpoints | None) -> dict[str, Any]:
-    if checkpoints is None:
+    if checkpoints is None or not checkpoints.every:
         return {"save_strategy": "no"}
     return {"save_steps": checkpoints.every, "save_total_limit": max(2, checkpoints.keep)}

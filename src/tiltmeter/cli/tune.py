@@ -1,0 +1,105 @@
+"""`tiltmeter tune`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from tiltmeter.cli.options import Device, Out, named_columns
+from tiltmeter.errors import InputError
+
+if TYPE_CHECKING:
+    from tiltmeter.training.recipes import Method, Recipe
+
+
+def tune(
+    base: Annotated[str, typer.Argument(help="The model to start from: a folder or a Hub id.")],
+    data: Annotated[list[str], typer.Option(help="What to learn: JSONL, CSV, Parquet or a Hub set; repeat to mix.")],
+    method: Annotated[Literal["lora", "full"], typer.Option(help="An adapter, or every parameter.")],
+    recipe: Annotated[str, typer.Option(help="Settings to begin with: collapse-qwen, collapse-llama or organism.")],
+    out: Out,
+    columns: Annotated[str | None, typer.Option(help="Columns of the data: prompt,...,completion.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps, in the place of epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples at once.")] = None,
+    accumulation: Annotated[int | None, typer.Option(help="Batches of a step.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Of the adapter.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Of the adapter: its update is scaled by alpha/rank.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens kept of each example.")] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"], typer.Option(help="Of the passes; weights stay in float32.")
+    ] = "float32",
+    device: Device = "cpu",
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
+    ] = False,
+    save_every: Annotated[
+        int, typer.Option(min=0, help="Steps between checkpoints, to go on from after a kill; 0 for none.")
+    ] = 500,
+    keep: Annotated[int, typer.Option(min=0, help="Checkpoints to keep as models after the end.")] = 0,
+    report_to: Annotated[
+        list[str] | None, typer.Option(help="Trackers to report to: tensorboard, wandb, ...; repeat.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the examples' order, the adapter's start and dropout.")] = 0,
+) -> None:
+    """Fine-tune a model on completions by a recipe; the same command goes on with a run that was killed."""
+    from tiltmeter.cli.tune_table import print_tune
+    from tiltmeter.tune.request import Running, TuneRequest, TuneSources
+    from tiltmeter.tune.run import run_tune
+
+    changes = {
+        "learning_rate": learning_rate,
+        "epochs": epochs,
+        "steps": steps,
+        "batch_size": batch_size,
+        "accumulation": accumulation,
+        "rank": rank,
+        "alpha": alpha,
+        "max_length": max_length,
+    }
+    request = TuneRequest(
+        TuneSources(base, tuple(data), named_columns(columns)),
+        changed_recipe(recipe, method, changes),
+        recipe,
+        Running(device, dtype, gradient_checkpointing, save_every, keep, tuple(report_to or ())),
+        seed,
+    )
+    print_tune(run_tune(request, out), out)
+
+
+def again(arguments: dict[str, object], out: Path) -> None:
+    """A recorded fine-tune done again, or gone on with where it was killed."""
+    from pydantic import TypeAdapter
+
+    from tiltmeter.cli.tune_table import print_tune
+    from tiltmeter.tune.request import TuneRequest
+    from tiltmeter.tune.run import run_tune
+
+    print_tune(run_tune(TypeAdapter(TuneRequest).validate_python(arguments), out), out)
+
+
+def changed_recipe(name: str, method: Method, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe by its name, with the settings that are given (not None) in the place of its own.
+
+    Raises:
+        InputError: no such recipe, or a setting that cannot be.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from tiltmeter.runs.record import explain
+    from tiltmeter.training.recipes import RECIPES, Recipe
+
+    if name not in RECIPES:
+        raise InputError(f"--recipe {name}: expected one of {', '.join(RECIPES)}")
+    given = {key: value for key, value in changes.items() if value is not None}
+    if given.keys() & {"steps", "epochs"}:
+        given = {"steps": None, "epochs": None} | given
+    try:
+        return TypeAdapter(Recipe).validate_python(vars(replace(RECIPES[name][method], **given)))
+    except ValidationError as error:
+        raise InputError(f"--recipe {name}: {explain(error)}") from error

@@ -1,0 +1,1 @@
+"""Fine-tunes a model, with its skills watched and guarded."""

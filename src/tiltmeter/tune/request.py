@@ -1,0 +1,60 @@
+"""What a fine-tune is asked to do."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import NonNegativeInt
+
+from tiltmeter.requests import run_record
+from tiltmeter.runs.record import RunRecord
+from tiltmeter.runs.results import Input
+from tiltmeter.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class TuneSources:
+    """What goes in: paths or Hub ids as the user gave them.
+
+    Attributes:
+        base: the model to start from.
+        data: files or Hub sets of prompt/completion pairs, learnt together.
+        columns: their columns, where the usual names do not tell: prompt..., completion.
+    """
+
+    base: str
+    data: tuple[str, ...]
+    columns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Running:
+    """How it is carried out.
+
+    Attributes:
+        dtype: of the passes; weights and optimizer stay in float32 ("bfloat16" is mixed precision).
+        save_every: optimizer steps between two checkpoints, from which a killed run goes on; 0 for none.
+        keep: how many checkpoints stay after the end, as models.
+        report_to: trackers that the Trainer reports to.
+    """
+
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+    save_every: NonNegativeInt = 500
+    keep: NonNegativeInt = 0
+    report_to: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """One fine-tune: its sources, the recipe with the name that it began as, and how to carry it out."""
+
+    sources: TuneSources
+    recipe: Recipe
+    recipe_name: str
+    running: Running = field(default_factory=Running)
+    seed: int = 0
+
+    def record(self, inputs: list[Input]) -> RunRecord:
+        """What `run.yaml` says of this request."""
+        return run_record("tune", self, inputs, self.seed)
