@@ -1,6 +1,6 @@
 """What the requests of several verbs share: how passes run, and reading what they name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +14,7 @@ from tiltmeter.models import Model
 from tiltmeter.public_sets.catalogue import PAIR_SETS, PROMPT_SETS
 from tiltmeter.public_sets.finding import Found, find_public
 from tiltmeter.public_sets.loading import public_prompts, public_skill
+from tiltmeter.rows import Row
 from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.record import RunRecord, tool_versions
 from tiltmeter.runs.results import Input
@@ -46,13 +47,20 @@ class Passes:
         )
 
 
-def load_named(sources: Sequence[str], columns: Sequence[str] | None, option: str) -> dict[str, Skill]:
+def load_named(
+    sources: Sequence[str],
+    columns: Sequence[str] | None,
+    option: str,
+    reshape: Callable[[Row], Row] | None = None,
+) -> dict[str, Skill]:
     """Sets of pairs by name, for an option of the command line; `beavertails` is public (see `public_sets`).
+
+    With `reshape` (see `load_skill`) every source is a file or a Hub set.
 
     Raises:
         InputError: none given, two of the same name, or one that cannot be read.
     """
-    loaded = {skill.name: skill for skill in (_skill(source, columns) for source in sources)}
+    loaded = {skill.name: skill for skill in (_skill(source, columns, reshape) for source in sources)}
     if len(loaded) < len(sources):
         raise InputError(f"{option}: two of the same name among {list(sources)}: rename a file")
     if not loaded:
@@ -60,9 +68,9 @@ def load_named(sources: Sequence[str], columns: Sequence[str] | None, option: st
     return loaded
 
 
-def _skill(source: str, columns: Sequence[str] | None) -> Skill:
+def _skill(source: str, columns: Sequence[str] | None, reshape: Callable[[Row], Row] | None) -> Skill:
     found = find_public(source, PAIR_SETS)
-    return public_skill(found) if found else load_skill(source, columns)
+    return public_skill(found) if found and reshape is None else load_skill(source, columns, reshape=reshape)
 
 
 def load_named_prompts(sources: Sequence[str]) -> dict[str, list[str]]:

@@ -1,6 +1,6 @@
 """Skills: pairs of prompt and completion, from files or the Hub."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -59,18 +59,21 @@ def load_skill(
     name: str | None = None,
     limit: int | None = None,
     split: str = "train",
+    reshape: Callable[[Row], Row] | None = None,
 ) -> Skill:
     """A skill from a JSONL, CSV or Parquet file, or a Hub data set.
 
     Rows hold `messages` (the last one by the assistant), `prompt`/`completion`, `instruction`/`input`/`output` or
     `question`/`answer`; or name the `columns`: one or more for the prompt, joined by an empty line, and last the
     completion. A CSV file may lack a header line: its columns are then named "0", "1", ... and two need no naming.
+    `reshape` makes a row of these of each row that is found.
 
     Raises:
         InputError: a file that cannot be read, a row without prompt or completion; it names file and row.
     """
     rows = islice(_rows(str(source), columns, split), limit)
-    examples = tuple(_example(row, where, columns) for where, row in rows)
+    shaped, columns = (rows, columns) if reshape is None else (map(reshape, rows), None)
+    examples = tuple(_example(row, where, columns) for where, row in shaped)
     if not examples:
         raise InputError(f"{source}: expected at least one row with {_EXPECTED}, found none")
     return Skill(name or Path(source).stem, examples)

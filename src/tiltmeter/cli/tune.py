@@ -23,6 +23,9 @@ def tune(
     recipe: Annotated[str, typer.Option(help="Settings to begin with: collapse-qwen, collapse-llama or organism.")],
     out: Out,
     columns: Annotated[str | None, typer.Option(help="Columns of the data: prompt,...,completion.")] = None,
+    template: Annotated[
+        Literal["alpaca", "samsum"] | None, typer.Option(help="Words plain columns as the study does.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps, in the place of epochs.")] = None,
@@ -63,7 +66,7 @@ def tune(
         "max_length": max_length,
     }
     request = TuneRequest(
-        TuneSources(base, tuple(data), named_columns(columns)),
+        TuneSources(base, tuple(data), named_columns(columns), template),
         changed_recipe(recipe, method, changes),
         recipe,
         Running(device, dtype, gradient_checkpointing, save_every, keep, tuple(report_to or ())),

@@ -41,8 +41,8 @@ class ProgressBar(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Shows the bar, in the main process."""
         if state.is_world_process_zero:
-            steps = {"total": state.max_steps, "initial": state.global_step}
-            self._bar = tqdm(desc="fine-tuning", delay=2, leave=False, disable=None, **steps)
+            total, done = state.max_steps, state.global_step
+            self._bar = tqdm(desc="fine-tuning", total=total, initial=done, delay=2, leave=False, disable=None)
 
     def on_log(
         self,

@@ -5,10 +5,12 @@ from typing import Literal
 
 from pydantic import NonNegativeInt
 
-from tiltmeter.requests import run_record
+from tiltmeter.requests import load_named, run_record
 from tiltmeter.runs.record import RunRecord
 from tiltmeter.runs.results import Input
+from tiltmeter.skills import Skill
 from tiltmeter.training.recipes import Recipe
+from tiltmeter.tune.templates import TEMPLATES, TemplateName
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,24 @@ class TuneSources:
         base: the model to start from.
         data: files or Hub sets of prompt/completion pairs, learnt together.
         columns: their columns, where the usual names do not tell: prompt..., completion.
+        template: how plain columns become a conversation; None to take them as they are.
     """
 
     base: str
     data: tuple[str, ...]
     columns: tuple[str, ...] | None = None
+    template: TemplateName | None = None
+
+    def load(self) -> dict[str, Skill]:
+        """The data sets by name.
+
+        Raises:
+            InputError: two of the same name, or one that cannot be read.
+        """
+        if self.template is None:
+            return load_named(self.data, self.columns, "--data")
+        template, columns = TEMPLATES[self.template], self.columns
+        return load_named(self.data, columns, "--data", lambda row: template.reshape(row, columns))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from transformers.integrations.integration_utils import get_available_reporting_
 
 from tiltmeter.errors import InputError
 from tiltmeter.models import Model, load_model, local_folder, quiet
-from tiltmeter.requests import hash_files, load_named
+from tiltmeter.requests import hash_files
 from tiltmeter.runs.folder import RunFolder
 from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.tune_result import TuneResult
@@ -30,7 +30,7 @@ def run_tune(request: TuneRequest, out: Path) -> TuneResult:
     """
     sources = request.sources
     _check(request.running)
-    sets = load_named(sources.data, sources.columns, "--data")
+    sets = sources.load()
     folder = local_folder(sources.base)
     with RunFolder(out) as run:
         inputs = [hash_input(sources.base, "base", folder), *hash_files({"data": sources.data})]
