@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import tiny
-from tiltmeter.likelihood import completion_lengths, log_likelihoods
+from tiltmeter.likelihood import completion_lengths, log_likelihoods, token_kl
 from tiltmeter.models import Model
 from tiltmeter.tokens import Encoded, encode
 from truth import float64_throughout
@@ -56,3 +56,11 @@ def test_bfloat16_is_summed_in_float32() -> None:
     model, wide = tiny.model("llama", torch.bfloat16), tiny.model("llama")
     encoded = encode(tiny.skill(), model.tokenizer)
     torch.testing.assert_close(log_likelihoods(model, encoded), log_likelihoods(wide, encoded), rtol=0.05, atol=0)
+
+
+def test_token_kl_equals_torchs() -> None:
+    draw = torch.Generator().manual_seed(0)
+    base, other = torch.randn(2, 7, 20, generator=draw, dtype=torch.float64).log_softmax(-1)
+    expected = torch.nn.functional.kl_div(other, base, reduction="none", log_target=True).sum(-1)
+    torch.testing.assert_close(token_kl(base, other), expected)
+    assert not token_kl(base, base).any()

@@ -40,6 +40,11 @@ def completion_lengths(encoded: Sequence[Encoded]) -> Float[Tensor, " N"]:
     return torch.tensor([sum(example.is_completion) for example in encoded], dtype=torch.float64)
 
 
+def token_kl(base: Float[Tensor, "T V"], other: Float[Tensor, "T V"]) -> Float[Tensor, " T"]:
+    """`KL(base || other) = sum_v p_base(v) [log p_base(v) - log p_other(v)]` of each token, from log-probabilities."""
+    return (base.exp() * (base - other)).sum(-1)
+
+
 def logits_at(module: nn.Module, batch: Batch, places: Int[Tensor, " S"]) -> Float[Tensor, "B S V"]:
     """The logits at some positions of a batch, in at least float32."""
     inputs: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.attention_mask, "use_cache": False}

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
 from tiltmeter.errors import NothingMeasuredError
-from tiltmeter.geometry.connectivity import barrier, lowest, token_kl
+from tiltmeter.geometry.connectivity import barrier, lowest
 
 POINTS = np.linspace(0, 1, 11)
 
@@ -76,11 +75,3 @@ def test_the_lowest_point_and_its_interval() -> None:
     scored[1] = 0
     with pytest.raises(NothingMeasuredError, match=r"s = 0\.5"):
         lowest(np.array([0.0, 0.5, 1.0]), values, scored)
-
-
-def test_token_kl_equals_torchs() -> None:
-    draw = torch.Generator().manual_seed(0)
-    base, other = torch.randn(2, 7, 20, generator=draw, dtype=torch.float64).log_softmax(-1)
-    expected = torch.nn.functional.kl_div(other, base, reduction="none", log_target=True).sum(-1)
-    torch.testing.assert_close(token_kl(base, other), expected)
-    assert not token_kl(base, base).any()

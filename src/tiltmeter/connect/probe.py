@@ -8,9 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tiltmeter.errors import NothingMeasuredError
-from tiltmeter.geometry.connectivity import token_kl
 from tiltmeter.geometry.features import Linearity, LinearitySums, block_outputs
-from tiltmeter.likelihood import completion_lengths, logits_at
+from tiltmeter.likelihood import completion_lengths, logits_at, token_kl
 from tiltmeter.models import Model
 from tiltmeter.tokens import Batch, Encoded, batches
 

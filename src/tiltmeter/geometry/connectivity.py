@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tiltmeter.errors import NothingMeasuredError
 from tiltmeter.intervals import RESAMPLES, Interval, percentile_interval
@@ -95,8 +94,3 @@ def _extreme(points: NDArray[Any], values: NDArray[Any], drawn: Float[NDArray[An
     whole = drawn[~np.isnan(drawn).any(1)]  # a resample may hold no scored example
     per_resample = whole.max(1) if largest else whole.min(1)
     return Extreme(percentile_interval(float(values[index]), per_resample.tolist()), float(points[index]))
-
-
-def token_kl(base: Float[Tensor, "T V"], other: Float[Tensor, "T V"]) -> Float[Tensor, " T"]:
-    """`KL(base || other) = sum_v p_base(v) [log p_base(v) - log p_other(v)]` of each token, from log-probabilities."""
-    return (base.exp() * (base - other)).sum(-1)
