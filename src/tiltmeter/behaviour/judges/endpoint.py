@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -130,7 +130,7 @@ class Connection:
         self._filter = partial(_redact_record, self._key)
         self._client = self._open()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Connection":
         for name in _HEADER_LOGS:
             logging.getLogger(name).addFilter(self._filter)
         return self
@@ -180,8 +180,8 @@ class Connection:
             return Fault(f"no reply within {self._endpoint.timeout:g} s", "endpoint")
         except self._openai.APIConnectionError:
             return Fault("no connection", "endpoint")
-        except Exception as error:  # a reply that cannot be decoded raises whatever the libraries below like
-            return Fault(f"the endpoint's reply cannot be read ({type(error).__name__})", "reply")
+        except Exception as error:  # the libraries below raise whatever they like, as on a client closed meanwhile
+            return Fault(f"the request failed ({type(error).__name__})", "endpoint")
 
     def _status_fault(self, status: int, message: str) -> Fault:
         reason = f"status {status}"

@@ -2,8 +2,9 @@
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
@@ -24,7 +25,7 @@ class UnfitEndpointError(Exception):
     """An endpoint from which no score can be read, whatever the answer."""
 
 
-class Reading(Protocol):
+class Reading(ABC):
     """What is asked of an endpoint, and how its reply is read.
 
     Attributes:
@@ -33,10 +34,11 @@ class Reading(Protocol):
 
     forms: tuple[Mapping[str, Any], ...]
 
+    @abstractmethod
     def instruction(self, rubric: Rubric) -> str:
-        """How the judge has to reply."""
-        ...
+        """How the judge has to reply; "{nonce}" stands for the id of the case."""
 
+    @abstractmethod
     def read(self, reply: Reply, rubric: Rubric, nonce: str) -> float:
         """The score.
 
@@ -44,7 +46,6 @@ class Reading(Protocol):
             NoScoreError: there is none in this reply.
             UnfitEndpointError: there will be none in any reply.
         """
-        ...
 
 
 class _Written(BaseModel):
@@ -69,7 +70,7 @@ _SCHEMA = {
 }
 
 
-class WrittenScore:
+class WrittenScore(Reading):
     """The whole reply is one JSON object of a schema, with the case's id, which the judged text cannot know.
 
     A judge that repeats what it was to judge, an imitated score in it included, gives no score.
@@ -102,7 +103,7 @@ class WrittenScore:
         return written.score
 
 
-class TokenScore:
+class TokenScore(Reading):
     """The score from the probabilities of the reply's first token: sum_n n P(n) / sum_n P(n), or the likeliest n.
 
     The reply's text is not read. It works where the endpoint's model writes each score as one token; a number that goes

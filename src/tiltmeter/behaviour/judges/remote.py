@@ -1,14 +1,15 @@
 """Judges behind an endpoint: many answers asked about at a time, verdicts as they come."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event
 
 from tiltmeter.behaviour.judges.endpoint import KEY, Connection, Endpoint, Fault
 from tiltmeter.behaviour.judges.questions import question
 from tiltmeter.behaviour.judges.readings import NoScoreError, Reading, UnfitEndpointError
 from tiltmeter.behaviour.judges.rubrics import Rubric, as_verdict
+from tiltmeter.behaviour.judges.threads import in_threads
 from tiltmeter.behaviour.judges.verdicts import Verdict
 from tiltmeter.errors import InputError
 from tiltmeter.generation import Answer
@@ -41,23 +42,18 @@ class RemoteJudge:
             InputError: the endpoint fails for good, or for several answers in a row.
         """
         stopped, patience = Event(), _Patience(self.endpoint)
-        forms = self.reading.forms
-        # The connection closes first: where nobody waits for verdicts any more, requests under way end at once.
-        with ThreadPoolExecutor(self.endpoint.workers) as pool, Connection(self.endpoint, forms) as connection:
+        with Connection(self.endpoint, self.reading.forms) as connection:
+            work = partial(self._verdict, connection, stopped)
             try:
-                asked = {
-                    pool.submit(self._verdict, connection, answer, stopped): place
-                    for place, answer in enumerate(answers)
-                }
-                for done in as_completed(asked):
-                    yield from patience.take(asked[done], done.result())
+                for place, result in in_threads(work, answers, self.endpoint.workers):
+                    yield from patience.take(place, result)
                     if patience.fault:
                         stopped.set()  # the requests under way still end, and their verdicts count
                 yield from patience.end()
             finally:
                 stopped.set()
 
-    def _verdict(self, connection: Connection, answer: Answer, stopped: Event) -> Verdict | Fault | None:
+    def _verdict(self, connection: Connection, stopped: Event, answer: Answer) -> Verdict | Fault | None:
         """None where the judging has been stopped."""
         scores = []
         for rubric in self.rubrics:
@@ -65,6 +61,8 @@ class RemoteJudge:
                 return None
             score = self._score(connection, answer, rubric)
             if isinstance(score, Fault):
+                if score.kind == "final":
+                    stopped.set()
                 return Verdict(failure=score.reason) if score.kind == "reply" else score
             scores.append(score)
         return as_verdict(self.rubrics, scores)
