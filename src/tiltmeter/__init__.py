@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from tiltmeter.models import load_model as load_model
     from tiltmeter.models import load_tuned as load_tuned
     from tiltmeter.skills import load_skill as load_skill
+    from tiltmeter.training.monitor import Monitor as Monitor
     from tiltmeter.updates.update import Update as Update
 
 # Imported at first use: torch takes seconds, and the command line must answer --help at once.
 _PUBLIC = {
     "Fisher": "tiltmeter.curvature.fisher",
+    "Monitor": "tiltmeter.training.monitor",
     "Plan": "tiltmeter.curvature.planned",
     "Update": "tiltmeter.updates.update",
     "compare": "tiltmeter.geometry.comparison",

@@ -74,6 +74,16 @@ class Displacement:
     def has_exact_gradients(self) -> bool:
         return not any(getattr(layer, "lora_magnitude_vector", None) for layer in self._adapters.values())
 
+    def concerns(self, module: nn.Module) -> bool:
+        """Is it about this model, wrapped or not?"""
+        whole = unwrapped(module)
+        return (whole.get_base_model() if isinstance(whole, PeftModel) else whole) is self.model.module
+
+    @property
+    def is_kept(self) -> bool:
+        """Are there weights of theta_0 in host memory, so that it matters when they were taken?"""
+        return bool(self._held.parameters)
+
     def fingerprint(self) -> str:
         """sha256 of what is kept of theta_0 in host memory."""
         return self._held.fingerprint()
