@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from folders import CommandLine, Ended
+from folders import CommandLine, Ended, change_argument, write_lines
+from pages import HOSTILE, check_only_text
 from tiltmeter.likelihood import completion_lengths, log_likelihoods
 from tiltmeter.models import load_model, load_tuned
 from tiltmeter.skills import load_skill
@@ -126,3 +127,91 @@ def wait_for(path: Path, process: "subprocess.Popen[bytes]") -> None:
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def test_an_unfinished_run_is_not_gone_on_with_by_another_recipe(folder: Path, tiltmeter: CommandLine) -> None:
+    diverged = tuned(tiltmeter, folder, "--learning-rate", 1e30, method="full")
+    assert (diverged.code, diverged.err.count("\n")) == (2, 1)
+    assert "the training diverged; try a lower learning rate" in diverged.err
+    other = tuned(tiltmeter, folder, "--learning-rate", 1e-3, method="full")
+    assert (other.code, other.err.count("\n")) == (2, 1)
+    assert "arguments.recipe.learning_rate (was 1e+30, is 0.001)" in other.err
+    assert "delete this one" in other.err
+
+
+def test_a_recipe_is_begun_with_and_changed(folder: Path, tiltmeter: CommandLine) -> None:
+    given = ("--data", folder / "soup.csv", "--method", "lora", "--recipe", "collapse-llama", "--out", folder / "out")
+    changes = ("--rank", 2, "--alpha", 3, "--accumulation", 1, "--epochs", 2, "--dtype", "bfloat16")
+    ended = tiltmeter("tune", folder / "base", *given, *changes, "--gradient-checkpointing", "--seed", 5)
+    assert (ended.code, ended.err) == (0, "")
+    result = result_of(folder)
+    recipe = {"learning_rate": 5e-5, "schedule": "linear", "rank": 2, "alpha": 3.0, "dropout": 0.05, "accumulation": 1}
+    assert recipe.items() <= result["recipe"].items()
+    assert (result["steps"], result["seed"], result["dtype"], result["recipe"]["max_length"]) == (2, 5, "bfloat16", 64)
+
+
+def test_kept_checkpoints_are_models(folder: Path, tiltmeter: CommandLine) -> None:
+    assert tuned(tiltmeter, folder, "--save-every", 1, "--keep", 2, method="full").code == 0
+    assert result_of(folder)["checkpoints"] == ["checkpoints/checkpoint-4", "checkpoints/checkpoint-3"]
+    assert tiltmeter("verify", folder / "out").code == 0
+    last, model = (load_model(folder / "out" / name) for name in ("checkpoints/checkpoint-4", "model"))
+    for ours, theirs in zip(last.module.parameters(), model.module.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+UNFIT: dict[str, tuple[tuple[object, ...], str]] = {
+    "no file": (("--data", "nothing.jsonl"), "nothing.jsonl: no such file"),
+    "two of one name": (("--data", "tea.jsonl"), "--data: two of the same name"),
+    "no recipe": (("--recipe", "luck"), "--recipe luck: expected one of collapse-qwen"),
+    "two lengths": (("--steps", 3, "--epochs", 1), "steps or epochs"),
+    "no length": (("--steps", 0), "steps: Input should be greater than 0"),
+    "no speed": (("--learning-rate", -1), "learning_rate: Input should be greater than 0"),
+    "cut to nothing": (("--max-length", 3), "tea.jsonl, row 1: no completion token is left of 3 tokens"),
+    "another GPU": (("--device", "cuda:1"), "choose it by CUDA_VISIBLE_DEVICES"),
+    "no tracker": (("--report-to", "abacus"), "--report-to abacus: expected one that is installed here"),
+    "no such columns": (("--template", "samsum"), "tea.jsonl, row 1: expected a text in column 'dialogue'"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), UNFIT.values(), ids=UNFIT.keys())
+def test_bad_input_ends_in_one_line(
+    options: tuple[object, ...], message: str, folder: Path, tiltmeter: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    given = ("--data", "tea.jsonl", "--method", "lora", "--recipe", "organism", "--out", "out")
+    ended = tiltmeter("tune", "base", *given, *options)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert message in ended.err
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [("recipe.steps", 0), ("recipe.method", "luck"), ("running.dtype", "float7"), ("sources.template", "x")],
+)
+def test_a_run_yaml_that_asks_for_the_impossible(
+    place: str, value: object, folder: Path, tiltmeter: CommandLine
+) -> None:
+    file = folder / "run.yaml"
+    recipe = {"method": "lora", "learning_rate": 0.1, "steps": 1}
+    arguments: dict[str, Any] = {"sources": {"base": str(folder / "base"), "data": [str(folder / "tea.jsonl")]}}
+    record = {"schema": "tiltmeter/1", "verb": "tune"}
+    file.write_text(json.dumps(record | {"arguments": arguments | {"recipe": recipe, "recipe_name": "mine"}}))
+    if place.startswith("running"):
+        change_argument(file, "running", {})
+    change_argument(file, place, value)
+    ended = tiltmeter("run", file, "--out", folder / "again")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert place in ended.err
+
+
+def test_hostile_text_is_only_text(folder: Path, tiltmeter: CommandLine) -> None:
+    data = folder / "=cmd()<img src=x onerror=alert(3)>\x1b[31m[red].jsonl"
+    write_lines(data, {"prompt": HOSTILE, "completion": HOSTILE})
+    given = ("--data", data, "--method", "lora", *SHORT, "--out", folder / "out")
+    ended = tiltmeter("tune", folder / "base", *given)
+    assert (ended.code, ended.err) == (0, "")
+    assert "\x1b" not in ended.out
+    assert "[red]" in ended.out
+    assert tiltmeter("report", folder / "out", "--out", folder / "page.html").code == 0
+    check_only_text((folder / "page.html").read_text())
