@@ -1,0 +1,1 @@
+"""Guards: constraints on what a fine-tune does to the weights, so that skills stay."""
