@@ -31,6 +31,7 @@ class Case:
     """One request, read as a judge reads it.
 
     Attributes:
+        headers: by their names in small letters.
         count: requests about this answer so far, this one included.
     """
 
@@ -143,7 +144,7 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            raw = endpoint.take(body, dict(self.headers))
+            raw = endpoint.take(body, {name.lower(): value for name, value in self.headers.items()})
             endpoint.ended.wait(raw.seconds)
             self.send_response(raw.status)
             for name, value in {"Content-Type": "application/json", **raw.headers}.items():

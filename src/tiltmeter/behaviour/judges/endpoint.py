@@ -18,8 +18,15 @@ from tiltmeter.text import inert
 KEY = "TILTMETER_JUDGE_KEY"
 _FINAL = {401, 402, 403, 404, 405}
 _REJECTED = {400, 413, 422}
-# At level DEBUG these print the headers of replies, in which a server may send back what it was sent.
-_HEADER_LOGS = ("httpcore.http11", "httpcore.http2", "httpcore2.http11", "httpcore2.http2")
+# At level DEBUG these print parts of replies, in which a server may send back what it was sent.
+_LOGS = (
+    "openai._base_client",
+    "openai._legacy_response",
+    "httpx",
+    "httpx2",
+    "httpcore.http11",
+    "httpcore2.http11",
+)
 
 
 @dataclass(frozen=True)
@@ -131,13 +138,13 @@ class Connection:
         self._client = self._open()
 
     def __enter__(self) -> "Connection":
-        for name in _HEADER_LOGS:
+        for name in _LOGS:
             logging.getLogger(name).addFilter(self._filter)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._client.close()
-        for name in _HEADER_LOGS:
+        for name in _LOGS:
             logging.getLogger(name).removeFilter(self._filter)
 
     def complete(self, messages: Sequence[Message]) -> Reply | Fault:
