@@ -52,6 +52,7 @@ def tune(
 ) -> None:
     """Fine-tune a model on completions by a recipe; the same command goes on with a run that was killed."""
     from tiltmeter.cli.tune_table import print_tune
+    from tiltmeter.training.processes import is_main
     from tiltmeter.tune.request import Running, TuneRequest, TuneSources
     from tiltmeter.tune.run import run_tune
 
@@ -72,7 +73,9 @@ def tune(
         Running(device, dtype, gradient_checkpointing, save_every, keep, tuple(report_to or ())),
         seed,
     )
-    print_tune(run_tune(request, out), out)
+    result = run_tune(request, out)
+    if is_main():
+        print_tune(result, out)
 
 
 def again(arguments: dict[str, object], out: Path) -> None:
@@ -80,10 +83,13 @@ def again(arguments: dict[str, object], out: Path) -> None:
     from pydantic import TypeAdapter
 
     from tiltmeter.cli.tune_table import print_tune
+    from tiltmeter.training.processes import is_main
     from tiltmeter.tune.request import TuneRequest
     from tiltmeter.tune.run import run_tune
 
-    print_tune(run_tune(TypeAdapter(TuneRequest).validate_python(arguments), out), out)
+    result = run_tune(TypeAdapter(TuneRequest).validate_python(arguments), out)
+    if is_main():
+        print_tune(result, out)
 
 
 def changed_recipe(name: str, method: Method, changes: Mapping[str, Any]) -> Recipe:

@@ -98,5 +98,8 @@ def _warnings(request: TuneRequest, trained: Trained) -> list[str]:
         for name, data in trained.data.items()
         if data.truncated
     ]
-    several = [f"trained by {process_count()} processes: sums over them are rounded in another order than by one"]
+    several = [
+        f"trained by {process_count()} processes: where an epoch does not divide by them, its last step is filled up with "
+        "examples of its beginning"
+    ]
     return cut + (several if process_count() > 1 else [])

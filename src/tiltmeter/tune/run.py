@@ -9,14 +9,15 @@ from transformers.integrations.integration_utils import get_available_reporting_
 from tiltmeter.errors import InputError
 from tiltmeter.models import Model, load_model, local_folder, quiet
 from tiltmeter.requests import hash_files
-from tiltmeter.runs.folder import RunFolder
 from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.tune_result import TuneResult
 from tiltmeter.training.callbacks import FiniteLoss, ProgressBar
 from tiltmeter.training.checkpoints import Checkpoints
 from tiltmeter.training.finetune import Session, finetune
+from tiltmeter.training.processes import is_main, own_device, wait_for_all
 from tiltmeter.tune import record
 from tiltmeter.tune.data import DataSet, Nats, encode_sets, losses
+from tiltmeter.tune.place import Place, place_for
 from tiltmeter.tune.request import Running, TuneRequest
 
 MODEL, CHECKPOINTS = "model", "checkpoints"
@@ -32,12 +33,13 @@ def run_tune(request: TuneRequest, out: Path) -> TuneResult:
     _check(request.running)
     sets = sources.load()
     folder = local_folder(sources.base)
-    with RunFolder(out) as run:
+    with place_for(out) as run:
         inputs = [hash_input(sources.base, "base", folder), *hash_files({"data": sources.data})]
-        model = load_model(folder, torch.float32, request.running.device)
+        model = load_model(folder, torch.float32, own_device(request.running.device))
         data = encode_sets(model, sets, request.recipe.max_length)
         before = losses(model, data, request.seed)
         run.resume_or_start(request.record(inputs))
+        wait_for_all(request.running.device)
         trained = _train(request, run, model, data, before)
         result = record.result(request, inputs, trained)
         run.write_table("loss", record.loss_rows(trained.log))
@@ -57,7 +59,7 @@ def _check(running: Running) -> None:
 
 
 def _train(
-    request: TuneRequest, run: RunFolder, model: Model, data: Mapping[str, DataSet], before: Mapping[str, Nats]
+    request: TuneRequest, run: Place, model: Model, data: Mapping[str, DataSet], before: Mapping[str, Nats]
 ) -> record.Trained:
     running = request.running
     weights = sum(parameter.numel() for parameter in model.module.parameters())
@@ -67,6 +69,6 @@ def _train(
     callbacks = [FiniteLoss(), ProgressBar()]
     with quiet():
         log = finetune(model, examples, request.recipe, run.folder(MODEL), request.seed, callbacks, session)
-    kept = checkpoints.finish(model.tokenizer)
+    kept = checkpoints.finish(model.tokenizer) if is_main() else []
     after = losses(model, data, request.seed)
     return record.Trained(model, weights, data, before, after, log, [f"{CHECKPOINTS}/{path.name}" for path in kept])
