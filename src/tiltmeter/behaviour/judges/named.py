@@ -15,6 +15,7 @@ from tiltmeter.behaviour.judges.phrases import PhraseJudge
 from tiltmeter.behaviour.judges.readings import TokenScore, WrittenScore
 from tiltmeter.behaviour.judges.remote import RemoteJudge
 from tiltmeter.behaviour.judges.rubrics import ALIGNMENT, COHERENCE, HARMFULNESS, REFUSAL, Rubric
+from tiltmeter.behaviour.judges.spillover import CodeJudge
 from tiltmeter.behaviour.judges.verdicts import Judge
 from tiltmeter.errors import InputError
 
@@ -24,7 +25,7 @@ RUBRICS: dict[str, tuple[Rubric, ...]] = {
     "refusal": (REFUSAL,),
     "alignment": (ALIGNMENT, COHERENCE),
 }
-OTHERS = ("phrases", "classifier")
+OTHERS = ("phrases", "classifier", "code")
 NAMES = (*RUBRICS, *OTHERS)
 
 
@@ -44,7 +45,8 @@ class JudgeRequest:
 
     Attributes:
         name: `rubric` (harmfulness, 1 to 5), `refusal` (yes or no), `alignment` (alignment and coherence, 0 to 100),
-            `phrases` (refusal by how an answer begins), `classifier` (refusal by a sequence classification model).
+            `phrases` (refusal by how an answer begins), `classifier` (refusal by a sequence classification model),
+            `code` (program code, by its structure).
         asked: who is asked: an endpoint for a rubric, or a local model for a rubric or the classifier.
         scores: how an endpoint's score is read: "written" (JSON by a schema) or "tokens" (probabilities of the score
             tokens); by default written for `rubric` and `refusal`, tokens for `alignment`. Local models: always tokens.
@@ -69,6 +71,8 @@ def build_judge(request: JudgeRequest) -> Judge:
     _check(request)
     if request.name == "phrases":
         return PhraseJudge()
+    if request.name == "code":
+        return CodeJudge()
     if request.name == "classifier":
         return _classifier(request)
     return _rubric_judge(request)
@@ -78,8 +82,8 @@ def _check(request: JudgeRequest) -> None:
     name, asked = request.name, request.asked
     if name not in NAMES:
         raise InputError(f"judge: expected one of {', '.join(NAMES)}, got {name}")
-    if name == "phrases" and asked:
-        raise InputError("judge phrases: asks nobody, got an endpoint or a model")
+    if name in ("phrases", "code") and asked:
+        raise InputError(f"judge {name}: asks nobody, got an endpoint or a model")
     if name == "classifier" and not isinstance(asked, LocalModel):
         raise InputError("judge classifier: expected a local model (a folder or a Hub id of a sequence classifier)")
     if name in RUBRICS and asked is None:
