@@ -1,6 +1,7 @@
 """What every guard is: a Trainer callback that acts right before and right after each step of the optimizer."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
@@ -14,6 +15,19 @@ from tiltmeter.skills import Skill
 from tiltmeter.training.displacement import Displacement
 from tiltmeter.training.guards.kept import Kept
 from tiltmeter.training.guards.trained import Trained
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What a guard did to the optimizer's steps.
+
+    Attributes:
+        steps: how many it changed.
+        share: mean over these of `||change|| / ||step||`, 1 for a step of nothing; None where it changed none.
+    """
+
+    steps: int
+    share: float | None
 
 
 class Guard(TrainerCallback):
@@ -65,6 +79,12 @@ class Guard(TrainerCallback):
 
     def finish(self) -> None:
         """After the last step."""
+
+    @property
+    def corrections(self) -> Corrections:
+        """So far; those before a checkpoint that training went on from, too."""
+        count, total = self.saved.get("corrections", (0, 0.0))
+        return Corrections(count, total / count if count else None)
 
     # How it is told.
 
@@ -151,7 +171,14 @@ class Guard(TrainerCallback):
 
     def _after_step(self, *_: Any) -> None:
         assert self._before is not None
+        stepped = self.trained.read()
         values = self.corrected(self._before)
         if values is not None:
+            self._count(float((values - stepped).norm()), float((stepped - self._before).norm()))
             self.trained.write(values)
         self.step += 1
+
+    def _count(self, change: float, step: float) -> None:
+        if change > 0:
+            count, total = self.saved.get("corrections", (0, 0.0))
+            self.saved["corrections"] = [count + 1, total + (change / step if step else 1.0)]
