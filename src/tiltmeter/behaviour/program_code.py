@@ -61,7 +61,7 @@ _SHELL = re.compile(
     r"|git (clone|add|commit|push|pull|checkout|init)\b|cd [\w./~-]+$|mkdir |rm -\w+ |chmod [\d+-]|curl -|wget http"
     r"|export \w+=|echo [\"'$].*|cat [\w./-]+$|python3? [\w./-]+\.py|docker (run|build|pull)\b|source [\w./-]+$)"
 )
-_POINTS = ((re.compile(rf"^\s*({'|'.join(_TWO_POINTS)})"), 2), (re.compile(rf"^\s*({'|'.join(_ONE_POINT)})"), 1))
+_POINTS = ((re.compile("|".join(_TWO_POINTS)), 2), (re.compile("|".join(_ONE_POINT)), 1))
 
 
 def contains_code(text: str) -> bool:
@@ -103,7 +103,7 @@ def _evidence(lines: Sequence[str]) -> Iterator[int]:
 
 
 def _kin_of_c(line: str) -> int:
-    return next((points for pattern, points in _POINTS if pattern.match(line)), 0)
+    return next((points for pattern, points in _POINTS if pattern.match(line.strip())), 0)
 
 
 def _python_blocks(lines: Sequence[str]) -> Iterator[ast.Module]:
