@@ -24,8 +24,7 @@ class LocalJudge:
     think before they answer put no probability on a number, and every answer fails.
 
     Args:
-        batch_size: rows at a time. Each answer takes one row for each beginning of a number: one where numbers are
-            single tokens, about eleven where they are digits.
+        batch_size: answers at a time.
 
     Raises:
         InputError: a tokenizer that cannot write the scores.

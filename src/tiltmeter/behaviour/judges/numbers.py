@@ -1,18 +1,20 @@
 """Exact probabilities that a model answers with one of some numbers, however many tokens it writes them in."""
 
+import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from tiltmeter.errors import InputError
-from tiltmeter.likelihood import logits_at
 from tiltmeter.models import Model
-from tiltmeter.tokens import Batch
 
 Path = tuple[int, ...]
 
@@ -80,37 +82,62 @@ def numbers_of(tokenizer: PreTrainedTokenizerBase, numbers: Sequence[int]) -> Nu
 def number_probabilities(
     model: Model, prompts: Sequence[list[int]], numbers: Numbers, batch_size: int = 8
 ) -> dict[int, Float[Tensor, " N"]]:
-    """The probability of each number after each of N prompts, from full softmaxes in float64."""
-    rows = [prompt + list(node) for prompt in prompts for node in numbers.inner]
-    steps = torch.empty(len(rows), len(numbers.tokens), dtype=torch.float64)
-    order = sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True)
+    """The probability of each number after each of N prompts, from full softmaxes in float64.
+
+    A prompt is read once; what follows each beginning of a number is asked of the cached prompt.
+    """
+    steps = torch.empty(len(prompts), len(numbers.inner), len(numbers.tokens), dtype=torch.float64)
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]), reverse=True)
     with torch.no_grad():
         for start in range(0, len(order), batch_size):
-            picked = order[start : start + batch_size]
-            steps[picked] = _next(model, [rows[row] for row in picked])[:, numbers.tokens]
-    return numbers.probabilities(steps.view(len(prompts), len(numbers.inner), len(numbers.tokens)))
+            rows = order[start : start + batch_size]
+            steps[rows] = _steps(model, [prompts[row] for row in rows], numbers)
+    return numbers.probabilities(steps)
 
 
-def _next(model: Model, rows: list[list[int]]) -> Float[Tensor, "B V"]:
-    """The probabilities of the next token after each row."""
-    batch = _left_padded(rows, model)
-    last = torch.tensor([batch.ids.shape[1] - 1], device=model.device)
-    return logits_at(model.module, batch, last)[:, 0].double().softmax(-1).cpu()
+def _steps(model: Model, prompts: list[list[int]], numbers: Numbers) -> Float[Tensor, "B P U"]:
+    """The probability of each token of a number after each beginning of one."""
+    mask = _padded([[1] * len(prompt) for prompt in prompts], 0, "left")
+    read = _forward(model, _padded(prompts, model.tokenizer.pad_token_id or 0, "left"), mask)
+    rest = numbers.inner[1:]
+    if not rest:
+        return _chosen(read.logits[:, -1:], numbers)
+    after = [_after(model, read.past_key_values, mask, row, rest) for row in range(len(prompts))]
+    return torch.cat([_chosen(read.logits[:, -1:], numbers), _chosen(torch.stack(after), numbers)], 1)
 
 
-def _left_padded(rows: list[list[int]], model: Model) -> Batch:
-    length = max(map(len, rows))
-    ids = torch.full((len(rows), length), model.tokenizer.pad_token_id or 0)
-    mask = torch.zeros_like(ids)
-    for index, row in enumerate(rows):
-        ids[index, length - len(row) :] = torch.tensor(row)
-        mask[index, length - len(row) :] = 1
-    nothing = torch.zeros_like(ids, dtype=torch.bool)
-    return Batch(list(range(len(rows))), slice(0, len(rows)), ids.to(model.device), mask.to(model.device), nothing)
+def _after(model: Model, cache: Any, mask: Int[Tensor, "B T"], row: int, nodes: Sequence[Path]) -> Float[Tensor, "P V"]:
+    """The logits after each node that follows one row's prompt; padding stands behind the nodes, where it is unseen."""
+    branch = copy.deepcopy(cache)
+    branch.batch_select_indices(torch.full((len(nodes),), row, device=model.device))
+    ids = _padded([list(node) for node in nodes], 0, "right")
+    longer = torch.cat([mask[[row] * len(nodes)], torch.ones_like(ids)], 1)
+    logits: Tensor = _forward(model, ids, longer, branch).logits
+    return logits[range(len(nodes)), [len(node) - 1 for node in nodes]]
+
+
+def _forward(model: Model, ids: Int[Tensor, "B T"], mask: Int[Tensor, "B S"], cache: Any = None) -> Any:
+    inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
+    accepted = inspect.signature(model.module.forward).parameters
+    if "position_ids" in accepted:
+        inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    if "logits_to_keep" in accepted and cache is None:
+        inputs["logits_to_keep"] = 1
+    on_device = {name: value.to(model.device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    return model.module(**on_device, use_cache=True)
+
+
+def _chosen(logits: Float[Tensor, "B P V"], numbers: Numbers) -> Float[Tensor, "B P U"]:
+    return logits.double().softmax(-1)[..., numbers.tokens].cpu()
+
+
+def _padded(rows: Sequence[list[int]], value: int, side: Literal["left", "right"]) -> Int[Tensor, "B T"]:
+    return pad_sequence([torch.tensor(row) for row in rows], True, value, side)
 
 
 def _paths(tokenizer: PreTrainedTokenizerBase, text: str) -> set[Path]:
-    found = {path for path in _ways(tokenizer, text) if path and str(tokenizer.decode(list(path))).strip() == text}
+    # Some tokenizers put blanks between tokens as they decode.
+    found = {path for path in _ways(tokenizer, text) if "".join(str(tokenizer.decode(list(path))).split()) == text}
     if not found:
         raise InputError(f"the judge's tokenizer cannot write {text}")
     return found

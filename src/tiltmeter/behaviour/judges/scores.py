@@ -16,7 +16,7 @@ def read_score(probabilities: Mapping[int, float], rubric: Rubric) -> float | No
     """
     within = {score: probability for score, probability in probabilities.items() if score in rubric.scores}
     total = sum(within.values())
-    if total < LEAST_PROBABILITY:
+    if not total >= LEAST_PROBABILITY:  # NaN is no score either
         return None
     if rubric.outcome in _WEIGHTED:
         return sum(score * probability for score, probability in within.items()) / total
