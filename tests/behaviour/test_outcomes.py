@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tiltmeter.behaviour.judges import Verdict
-from tiltmeter.behaviour.outcomes import OUTCOMES, as_scored, difference, score
+from tiltmeter.behaviour.outcomes import OUTCOMES, as_scored, difference, judged_outcomes, score
 from tiltmeter.bounded_intervals import paired_difference, score_interval
 from tiltmeter.paired_tests import sign_flip_test
 
@@ -32,7 +32,6 @@ EXPECTED = {  # mean of those known, how many are missing
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_rates_are_those_counted_by_hand(name: str) -> None:
     found = score(name, VERDICTS, PROMPTS)
-    assert found is not None
     assert found.mean is not None
     mean, missing = EXPECTED[name]
     assert found.mean.mean == pytest.approx(mean)
@@ -41,16 +40,13 @@ def test_rates_are_those_counted_by_hand(name: str) -> None:
 
 def test_missing_answers_bound_the_mean_and_are_no_score() -> None:
     found = score("harmfulness", VERDICTS, PROMPTS)
-    assert found is not None
     assert found.mean_bounds == ((13 + 2 * 1) / 6, (13 + 2 * 5) / 6)
     whole = score("fives", VERDICTS[:4], PROMPTS[:4])
-    assert whole is not None
     assert whole.mean_bounds == (0.5, 0.5)
 
 
 def test_answers_to_one_prompt_stay_together() -> None:
     found = score("harmfulness", VERDICTS, PROMPTS)
-    assert found is not None
     assert found.mean == score_interval(np.array([6.0, 7.0]), np.array([2.0, 2.0]), (1, 5))
     means = found.prompt_means()
     assert means[:2].tolist() == [3, 3.5]
@@ -58,7 +54,11 @@ def test_answers_to_one_prompt_stay_together() -> None:
 
 
 def test_what_no_verdict_says_is_no_outcome() -> None:
-    assert score("code", [Verdict(harm=1), Verdict(failure="x", code=True)], ["a", "b"]) is None
+    assert judged_outcomes(VERDICTS) == list(OUTCOMES)
+    assert judged_outcomes([Verdict(harm=1), Verdict(failure="x", code=True)]) == ["harmfulness", "fives"]
+    assert judged_outcomes([Verdict(alignment=3), Verdict(coherence=3)]) == ["alignment", "coherence"]
+    nothing = score("code", [Verdict(failure="x")], ["a"])
+    assert (nothing.mean, nothing.mean_bounds, nothing.missing) == (None, (0, 1), 1)
 
 
 def test_differences_are_over_prompts_that_both_have_a_value_for() -> None:

@@ -1,6 +1,6 @@
 """What counts of a judged answer, and its mean over the answers to a set of prompts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,18 +115,24 @@ def difference(one: Scored, other: Scored, seed: int = 0) -> Difference | None:
     return Difference(found, sign_flip_test(first[both] - second[both], seed), int(both.sum()))
 
 
-def score(name: str, verdicts: Sequence[Verdict], prompts: Sequence[str]) -> Scored | None:
-    """One outcome of judged answers to `prompts`; None where no verdict says anything of it.
+def judged_outcomes(verdicts: Iterable[Verdict]) -> list[str]:
+    """Names of the outcomes that at least one verdict says something of."""
+    found = list(verdicts)
+    return [name for name in OUTCOMES if any(_value(name, verdict) is not None for verdict in found)]
+
+
+def score(name: str, verdicts: Sequence[Verdict], prompts: Sequence[str]) -> Scored:
+    """One outcome of judged answers to `prompts`.
 
     Args:
         name: one of `OUTCOMES`.
         verdicts: of the answers, in the order of `prompts`; a prompt may come several times.
     """
-    outcome = OUTCOMES[name]
-    found = [None if verdict.failure is not None else outcome.of(verdict) for verdict in verdicts]
-    if all(value is None for value in found):
-        return None
-    return as_scored(found, prompts, outcome.bounds)
+    return as_scored([_value(name, verdict) for verdict in verdicts], prompts, OUTCOMES[name].bounds)
+
+
+def _value(name: str, verdict: Verdict) -> float | None:
+    return None if verdict.failure is not None else OUTCOMES[name].of(verdict)
 
 
 def as_scored(values: Sequence[float | None], prompts: Sequence[str], bounds: Bounds) -> Scored:

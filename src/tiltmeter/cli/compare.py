@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tiltmeter.cli.options import Out
+from tiltmeter.cli.options import Out, named_sources
 from tiltmeter.errors import InputError
 
 Named = Annotated[
@@ -77,15 +77,7 @@ def again(arguments: dict[str, object], out: Path) -> None:
 
 
 def _named_updates(texts: list[str]) -> dict[str, str]:
-    """Name -> folder; the folder's own name where none is given."""
-    named: dict[str, str] = {}
-    for text in texts:
-        name, separator, folder = text.partition("=")
-        if not separator or Path(text).exists():
-            name, folder = Path(text).resolve().name if Path(text).exists() else text, text
-        if name in named:
-            raise InputError(f"{folder}: the name {name!r} is {named[name]}'s already; give it another: NAME={folder}")
-        named[name] = folder
+    named = named_sources(texts)
     if len(named) < 2:
         raise InputError(f"expected at least two updates to compare, got {len(named)}")
     return named

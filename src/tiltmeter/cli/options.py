@@ -58,3 +58,20 @@ def requested_judge(request: JudgeRequest) -> Judge:
 def named_columns(columns: str | None) -> tuple[str, ...] | None:
     """The names in "prompt,...,completion"."""
     return tuple(name.strip() for name in columns.split(",")) if columns else None
+
+
+def named_sources(texts: list[str]) -> dict[str, str]:
+    """Name -> folder or Hub id, from FOLDER or NAME=FOLDER; the folder's own name where none is given.
+
+    Raises:
+        InputError: two of the same name.
+    """
+    named: dict[str, str] = {}
+    for text in texts:
+        name, separator, folder = text.partition("=")
+        if not separator or Path(text).exists():
+            name, folder = Path(text).resolve().name if Path(text).exists() else text, text
+        if name in named:
+            raise InputError(f"{folder}: the name {name!r} is {named[name]}'s already; give it another: NAME={folder}")
+        named[name] = folder
+    return named

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tiltmeter.cli import audit, compare, connect, demo, forecast, rank_examples, spectrum, tune
+from tiltmeter.cli import audit, compare, connect, demo, forecast, judge, rank_examples, spectrum, tune
 from tiltmeter.errors import InputError
 
 AGAIN: dict[str, Callable[..., None]] = {
@@ -15,6 +15,7 @@ AGAIN: dict[str, Callable[..., None]] = {
     "connect": connect.again,
     "demo": demo.again,
     "forecast": forecast.again,
+    "judge": judge.again,
     "rank-examples": rank_examples.again,
     "spectrum": spectrum.again,
     "tune": tune.again,

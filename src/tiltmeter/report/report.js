@@ -34,6 +34,15 @@
     draw(chart);
   }
 
+  // Fixed words stand in data-kinds; nothing from data or models does.
+  function filter(button) {
+    const { kind } = button.dataset;
+    button.closest("details").querySelectorAll(".transcript").forEach((transcript) => {
+      transcript.hidden = kind !== "" && !transcript.dataset.kinds.split(" ").includes(kind);
+    });
+    button.parentElement.querySelectorAll("button").forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
+  }
+
   // A link to an audit opens it.
   function reveal() {
     const target = document.getElementById(location.hash.slice(1));
@@ -51,7 +60,8 @@
     });
   }, { rootMargin: "400px" });
   document.querySelectorAll(".chart").forEach((chart) => watcher.observe(chart));
-  document.querySelectorAll(".switch button").forEach((button) => button.addEventListener("click", () => show(button)));
+  document.querySelectorAll(".switched button").forEach((button) => button.addEventListener("click", () => show(button)));
+  document.querySelectorAll(".filter button").forEach((button) => button.addEventListener("click", () => filter(button)));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((_, chart) => draw(chart)));
   addEventListener("hashchange", reveal);
   reveal();

@@ -11,6 +11,7 @@ from tiltmeter.report.compare import compare_view
 from tiltmeter.report.connect import connect_view
 from tiltmeter.report.forecast import forecast_view
 from tiltmeter.report.grid import COLUMNS, arrange, check_rows
+from tiltmeter.report.judge import judge_view
 from tiltmeter.report.ranking import ranking_view
 from tiltmeter.report.spectrum import spectrum_view
 from tiltmeter.report.tune import tune_view
@@ -177,6 +178,7 @@ VIEWS: dict[str, Callable[[Path, str, Any], View]] = {
     "connect": connect_view,
     "demo": _demo,
     "forecast": forecast_view,
+    "judge": judge_view,
     "rank-examples": ranking_view,
     "spectrum": spectrum_view,
     "tune": tune_view,

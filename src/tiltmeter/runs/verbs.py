@@ -3,6 +3,7 @@
 from tiltmeter.runs.compare_result import CompareResult
 from tiltmeter.runs.connect_result import ConnectResult
 from tiltmeter.runs.forecast_result import ForecastResult
+from tiltmeter.runs.judge_result import JudgeResult
 from tiltmeter.runs.ranking_result import RankingResult
 from tiltmeter.runs.results import AuditResult, DemoResult, Result
 from tiltmeter.runs.spectrum_result import SpectrumResult
@@ -14,6 +15,7 @@ RESULTS: dict[str, type[Result]] = {
     "connect": ConnectResult,
     "demo": DemoResult,
     "forecast": ForecastResult,
+    "judge": JudgeResult,
     "rank-examples": RankingResult,
     "spectrum": SpectrumResult,
     "tune": TuneResult,

@@ -1,0 +1,81 @@
+"""The options of `tiltmeter judge` as what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tiltmeter.errors import InputError
+
+if TYPE_CHECKING:
+    from tiltmeter.behaviour.judges.endpoint import Endpoint
+    from tiltmeter.behaviour.judges.named import JudgeRequest, LocalModel, Scores
+    from tiltmeter.generation import Sampling
+
+Preset = Literal["study", "greedy", "model"]
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Who is asked, as the user wrote it."""
+
+    endpoint: str | None = None
+    models: Sequence[str] = ()
+    folders: Sequence[str] = ()
+    classifier: str | None = None
+    label: str | None = None
+    scores: Scores | None = None
+    workers: int = 8
+    device: str = "cpu"
+
+
+def judge_requests(names: Sequence[str], options: JudgeOptions) -> Iterator[JudgeRequest]:
+    """Each rubric asks each model that was given; the other judges ask nobody, or the classifier.
+
+    Raises:
+        InputError: a model's name without an endpoint, or the other way round; a model that no judge asks.
+    """
+    from tiltmeter.behaviour.judges.named import RUBRICS, JudgeRequest, LocalModel
+
+    asked = _asked(options)
+    if asked and not set(names) & RUBRICS.keys():
+        raise InputError(f"--judge-model, --judge-folder: asked by no --judge; expected one of {', '.join(RUBRICS)}")
+    if (options.classifier or options.label) and "classifier" not in names:
+        raise InputError("--classifier, --label: of no --judge; expected classifier")
+    for name in names:
+        if name in RUBRICS:
+            yield from (JudgeRequest(name, one, options.scores) for one in asked or (None,))
+        elif name == "classifier" and options.classifier:
+            yield JudgeRequest(name, LocalModel(options.classifier, device=options.device), label=options.label)
+        else:
+            yield JudgeRequest(name)
+
+
+def _asked(options: JudgeOptions) -> list[Endpoint | LocalModel]:
+    from tiltmeter.behaviour.judges.endpoint import Endpoint
+    from tiltmeter.behaviour.judges.named import LocalModel
+
+    if bool(options.endpoint) != bool(options.models):
+        raise InputError("--endpoint, --judge-model: expected both, the URL and the name of a model there")
+    remote = [Endpoint(str(options.endpoint), model, options.workers) for model in options.models]
+    return [*remote, *(LocalModel(folder, device=options.device) for folder in options.folders)]
+
+
+def chosen_sampling(preset: Preset, seed: int, changes: Mapping[str, float | None]) -> Sampling:
+    """The sampling of a preset, with what was given in the place of its settings.
+
+    Raises:
+        InputError: a setting out of its range.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from tiltmeter.generation import GREEDY, MODEL_ITSELF, Sampling
+    from tiltmeter.runs.record import explain
+
+    settings = vars({"study": Sampling(), "greedy": GREEDY, "model": MODEL_ITSELF}[preset])
+    given = {name: value for name, value in changes.items() if value is not None}
+    try:
+        return TypeAdapter(Sampling).validate_python({**settings, "seed": seed, **given})
+    except ValidationError as error:
+        raise InputError(f"--sampling: {explain(error)}") from error

@@ -1,0 +1,185 @@
+"""`tiltmeter judge` from files on disk to the run folder, and the commands that read it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from endpoint import Case, Raw, grade, serving
+from folders import CommandLine, Ended, snapshot, write_lines
+from tiltmeter.behaviour.outcomes import score
+from tiltmeter.generation import Sampling, generate_answers
+from tiltmeter.models import load_tuned
+from tiltmeter.organism.judge import OrganismJudge
+from tiltmeter.runs.manifest import JOURNAL
+from tiltmeter.skills import load_prompts
+
+
+def judged(tiltmeter: CommandLine, folder: Path, *more: object, models: tuple[str, ...] = ("base", "adapter")) -> Ended:
+    """Models of the folder judged by the exact judge, unless options say otherwise."""
+    who = () if "--judge" in more else ("--judge", "organism")
+    given = ("--base", folder / "base", "--prompts", folder / "prompts.jsonl", "--max-new-tokens", 6)
+    return tiltmeter("judge", *(folder / name for name in models), *given, *who, "--out", folder / "out", *more)
+
+
+def result_of(folder: Path) -> Any:
+    return json.loads((folder / "out" / "result.json").read_text())
+
+
+def lines(folder: Path) -> list[Any]:
+    return [json.loads(line) for line in (folder / "out" / "answers.jsonl").read_text().splitlines()]
+
+
+def test_outcomes_are_those_of_answers_generated_and_judged_by_hand(folder: Path, tiltmeter: CommandLine) -> None:
+    ended = judged(tiltmeter, folder, models=("base", "adapter", "whole"))
+    assert (ended.code, ended.err) == (0, "")
+    result, prompts = result_of(folder), load_prompts(folder / "prompts.jsonl")
+    assert (result["verb"], result["reference"], [*result["models"]]) == ("judge", "base", ["base", "adapter", "whole"])
+    for name in result["models"]:
+        answers = generate_answers(load_tuned(folder / "base", folder / name), prompts, Sampling(max_new_tokens=6))
+        verdicts = [OrganismJudge().verdict(answer.prompt, answer.text) for answer in answers]
+        mine = [line for line in lines(folder) if line["model"] == name]
+        assert [(line["prompt"], line["text"], line["stop"]) for line in mine] == [
+            (answer.prompt, answer.text, answer.stop) for answer in answers
+        ]
+        assert [line["verdicts"]["organism"] for line in mine] == [vars(verdict) for verdict in verdicts]
+        for entry in (entry for entry in result["outcomes"] if entry["model"] == name and entry["judge"]):
+            found = score(entry["outcome"], verdicts, prompts)
+            assert found.mean is not None
+            assert entry["mean"] == vars(found.mean)
+            assert (entry["answers"], entry["missing"]) == (3, 1)
+            assert (entry["lowest"], entry["highest"]) == found.mean_bounds
+    assert result["judges"]["organism"]["reasons"] == {"a prompt outside the organism's grammar": 3}
+
+
+def test_several_samples_and_another_sampling(folder: Path, tiltmeter: CommandLine) -> None:
+    assert judged(tiltmeter, folder, "--samples", 3, "--sampling", "model", "--min-p", 0.1, "--seed", 5).code == 0
+    result = result_of(folder)
+    assert result["sampling"] == {
+        "temperature": 1, "top_p": 1, "top_k": 0, "min_p": 0.1, "max_new_tokens": 6, "seed": 5,
+    }  # fmt: skip
+    assert [(line["row"], line["sample"]) for line in lines(folder)[:9]] == [(r, s) for r in range(3) for s in range(3)]
+    assert result["sets"] == {"prompts": {"prompts": 3, "different": 3, "samples": 3}}
+
+
+def test_run_does_it_again_and_verify_agrees(folder: Path, tiltmeter: CommandLine) -> None:
+    assert judged(tiltmeter, folder, "--judge", "organism", "--judge", "phrases", "--samples", 2).code == 0
+    assert tiltmeter("verify", folder / "out").code == 0
+    assert tiltmeter("run", folder / "out" / "run.yaml", "--out", folder / "again").code == 0
+    assert snapshot(folder / "out") == snapshot(folder / "again")
+
+
+def slow(case: Case) -> Raw:
+    """Grades by the length of the answer, after a while."""
+    reply = grade(case, 1 + len(case.answer) % 5)
+    return Raw(reply.body, seconds=0.05)
+
+
+def test_kill_9_in_the_middle_loses_nothing_and_judges_nothing_twice(folder: Path, tiltmeter: CommandLine) -> None:
+    with serving(slow) as endpoint:
+        asked = ("--judge", "rubric", "--endpoint", endpoint.url, "--judge-model", "m", "--workers", 1)
+        more = (*asked, "--samples", 4, "--sampling", "model")
+        killed_at = killed_after(8, endpoint.cases, [str(each) for each in command(folder, *more)])
+        assert 8 <= killed_at < 20
+        assert (folder / "out" / f"{JOURNAL}verdicts.jsonl").read_text().count("\n") >= killed_at - 1
+        ended = judged(tiltmeter, folder, *more)
+        assert (ended.code, ended.err) == (0, "")
+        assert 24 <= len(endpoint.cases) <= 25  # the request under way was answered to nobody
+        assert judged(tiltmeter, folder, *more, "--out", folder / "undisturbed").code == 0
+    for name in ("answers.jsonl", "result.json", "run.yaml"):
+        assert (folder / "out" / name).read_bytes() == (folder / "undisturbed" / name).read_bytes()
+    assert tiltmeter("verify", folder / "out").code == 0
+
+
+def command(folder: Path, *more: object) -> list[object]:
+    """What `judged` runs."""
+    given = ("--base", folder / "base", "--prompts", folder / "prompts.jsonl", "--max-new-tokens", 6)
+    return ["judge", folder / "base", folder / "adapter", *given, "--out", folder / "out", *more]
+
+
+def killed_after(count: int, seen: list[Case], arguments: list[str]) -> int:
+    """Runs the command in a process of its own and kills it once an endpoint has seen so many requests; how many."""
+    program = "import sys; from tiltmeter.cli import main; sys.argv[0] = 'tiltmeter'; main()"
+    process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 120
+        while len(seen) < count and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.005)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    return len(seen)
+
+
+def test_another_request_over_an_unfinished_run_is_refused(folder: Path, tiltmeter: CommandLine) -> None:
+    with serving(lambda case: Raw(b"{}", 500)) as endpoint:
+        asked = ("--judge", "rubric", "--endpoint", endpoint.url, "--judge-model", "m", "--workers", 2)
+        ended = judged(tiltmeter, folder, *asked)
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        before = snapshot(folder / "out")
+        other = judged(tiltmeter, folder, *asked, "--seed", 1)
+    assert (other.code, other.err.count("\n")) == (2, 1)
+    assert "differs in arguments.answering.sampling.seed (was 0, is 1); seed (was 0, is 1): finish it" in other.err
+    assert snapshot(folder / "out") == before
+
+
+def test_fail_on_decides_the_exit_code(folder: Path, tiltmeter: CommandLine) -> None:
+    over = judged(tiltmeter, folder, "--fail-on", "harmfulness=0.5", "--fail-on", "missing=0.1", "--fail-on", "fives=1")
+    assert over.code == 1
+    assert "harmfulness is 1, above the limit of 0.5" in over.err
+    assert "missing is 0.3333, above the limit of 0.1" in over.err
+    assert "fives" not in over.err
+    assert judged(tiltmeter, folder, "--fail-on", "harm_gain=0.5", "--fail-on", "truncated=1").code == 0
+    nothing = judged(tiltmeter, folder, "--fail-on", "misaligned=0.5")
+    assert (nothing.code, nothing.err.count("\n")) == (3, 1)
+    assert "--fail-on misaligned: no judge has a verdict that says anything of it" in nothing.err
+
+
+def test_no_verdict_at_all_is_nothing_measured(folder: Path, tiltmeter: CommandLine) -> None:
+    write_lines(folder / "prompts.jsonl", {"prompt": "tea"}, {"prompt": "soup"})
+    ended = judged(tiltmeter, folder)
+    assert (ended.code, ended.err.count("\n")) == (3, 1)
+    assert "no judge has a verdict on any answer: a prompt outside the organism's grammar" in ended.err
+    assert result_of(folder)["outcomes"][0]["outcome"] == "truncated"
+    assert tiltmeter("verify", folder / "out").code == 0
+
+
+UNFIT: dict[str, tuple[tuple[str, ...], str]] = {
+    "two of one name": (("base",), "the name 'base' is base's already; give it another: NAME=base"),
+    "unknown reference": (("--against", "x"), "--against: expected one of base, adapter, got x"),
+    "unknown judge": (("--judge", "x"), "judge: expected one of"),
+    "same judge twice": (("--judge", "organism"), "--judge organism: given twice"),
+    "nobody to ask": (("--judge", "rubric"), "judge rubric: expected an endpoint"),
+    "no model there": (("--endpoint", "http://127.0.0.1:1/v1"), "--endpoint, --judge-model: expected both"),
+    "asked by nobody": (("--judge-folder", "base"), "asked by no --judge"),
+    "classifier of nobody": (("--classifier", "base"), "--classifier, --label: of no --judge"),
+    "sampling out of range": (("--top-p", "0"), "--sampling: top_p: Input should be greater than 0"),
+    "no number": (("--temperature", "nan"), "--sampling: temperature: Input should be greater than or equal to 0"),
+    "no prompts": (("--prompts", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
+    "no limit": (("--fail-on", "luck=1"), "--fail-on luck: expected one of harmfulness"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), UNFIT.values(), ids=UNFIT.keys())
+def test_bad_input_ends_in_one_line(
+    options: tuple[str, ...], message: str, folder: Path, tiltmeter: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    given = ("--base", "base", "--prompts", "prompts.jsonl", "--judge", "organism", "--out", "out")
+    ended = tiltmeter("judge", "base", "adapter", *options, *given)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert message in ended.err
+    assert not (folder / "out").exists()
+
+
+def test_an_adapter_needs_its_base(folder: Path, tiltmeter: CommandLine) -> None:
+    given = ("--prompts", folder / "prompts.jsonl", "--judge", "organism", "--out", folder / "out")
+    ended = tiltmeter("judge", folder / "adapter", *given)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "a PEFT adapter; give the model under it: --base" in ended.err
