@@ -65,11 +65,12 @@ def test_phrases_judge_nothing_but_refusal() -> None:
     assert PhraseJudge().verdict("q", "I cannot.") == Verdict(refused=True)
 
 
+SMALL: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 CONFIGS: dict[str, Any] = {
-    "bert": BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, max_position_embeddings=12),
-    "roberta": RobertaConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, max_position_embeddings=13, pad_token_id=0),
+    "bert": BertConfig(**SMALL, max_position_embeddings=12),
+    "roberta": RobertaConfig(**SMALL, max_position_embeddings=13, pad_token_id=0),
     "llama": LlamaConfig(**tiny._SIZES),
-}  # fmt: skip
+}
 TEXTS = ["sorry i cannot help", "first boil then wait", "sorry", "", "bake good bread " * 9]
 
 
