@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,27 @@ def test_several_samples_and_another_sampling(folder: Path, tiltmeter: CommandLi
     }  # fmt: skip
     assert [(line["row"], line["sample"]) for line in lines(folder)[:9]] == [(r, s) for r in range(3) for s in range(3)]
     assert result["sets"] == {"prompts": {"prompts": 3, "different": 3, "samples": 3}}
+
+
+def test_skills_tasks_and_texts_need_no_judge(folder: Path, tiltmeter: CommandLine) -> None:
+    write_lines(folder / "sums.jsonl", {"prompt": "tea", "answer": "boil"}, {"question": "soup", "answer": 3})
+    write_lines(folder / "texts.jsonl", {"text": "how do i make tea"}, {"text": "good soup then"})
+    read = ("--skill", folder / "tea.jsonl", "--tasks", folder / "sums.jsonl", "--text", folder / "texts.jsonl")
+    models = (folder / "base", folder / "whole")
+    ended = tiltmeter("judge", *models, *read, "--out", folder / "out", "--fail-on", "accuracy=0.5")
+    assert (ended.code, ended.err) == (1, "accuracy is 0, below the limit of 0.5\n")
+    result = result_of(folder)
+    assert [(each["outcome"], each["prompts"], each["model"]) for each in result["outcomes"]] == [
+        ("accuracy", "sums", "base"), ("accuracy", "sums", "whole"), ("perplexity", "texts", "base"),
+        ("kl", "tea", "whole"), ("perplexity", "texts", "whole"),
+    ]  # fmt: skip
+    assert {each["outcome"] for each in result["differences"]} == {"accuracy", "utility_loss", "loss"}
+    limits = ("--fail-on", "utility_loss=0", "--fail-on", "kl=99", "--fail-on", "perplexity=1")
+    ended = tiltmeter("judge", *models, *read, "--out", folder / "out", *limits)
+    assert ended.code == 1
+    assert re.findall(r"(\w+) is [\d.]+, above", ended.err) == ["utility_loss", "perplexity"]
+    assert tiltmeter("verify", folder / "out").code == 0
+    assert tiltmeter("report", folder / "out", "--out", folder / "page.html").code == 0
 
 
 def test_run_does_it_again_and_verify_agrees(folder: Path, tiltmeter: CommandLine) -> None:
@@ -138,7 +160,7 @@ def test_fail_on_decides_the_exit_code(folder: Path, tiltmeter: CommandLine) -> 
     assert judged(tiltmeter, folder, "--fail-on", "harm_gain=0.5", "--fail-on", "truncated=1").code == 0
     nothing = judged(tiltmeter, folder, "--fail-on", "misaligned=0.5")
     assert (nothing.code, nothing.err.count("\n")) == (3, 1)
-    assert "--fail-on misaligned: no judge has a verdict that says anything of it" in nothing.err
+    assert "--fail-on misaligned: nothing that was asked for measures it" in nothing.err
 
 
 def test_no_verdict_at_all_is_nothing_measured(folder: Path, tiltmeter: CommandLine) -> None:
@@ -162,6 +184,8 @@ UNFIT: dict[str, tuple[tuple[str, ...], str]] = {
     "sampling out of range": (("--top-p", "0"), "--sampling: top_p: Input should be greater than 0"),
     "no number": (("--temperature", "nan"), "--sampling: temperature: Input should be greater than or equal to 0"),
     "no prompts": (("--prompts", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
+    "two tasks of one name": (("--tasks", "t.jsonl", "--tasks", "t.jsonl"), "--tasks: two of the same name"),
+    "no task": (("--tasks", "tea.jsonl"), "tea.jsonl, row 1: expected a text or a number in column answer"),
     "no limit": (("--fail-on", "luck=1"), "--fail-on luck: expected one of harmfulness"),
 }
 
@@ -171,11 +195,30 @@ def test_bad_input_ends_in_one_line(
     options: tuple[str, ...], message: str, folder: Path, tiltmeter: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
+    write_lines(folder / "t.jsonl", {"prompt": "tea", "answer": "boil"})
     given = ("--base", "base", "--prompts", "prompts.jsonl", "--judge", "organism", "--out", "out")
     ended = tiltmeter("judge", "base", "adapter", *options, *given)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert message in ended.err
     assert not (folder / "out").exists()
+
+
+NOTHING: dict[str, tuple[tuple[str, ...], str]] = {
+    "nothing": ((), "nothing to measure: give --prompts and --judge, --skill, --tasks or --text"),
+    "no judge": (("--prompts", "prompts.jsonl"), "--prompts, --judge: expected both"),
+    "no prompts": (("--judge", "organism", "--text", "tea.jsonl"), "--prompts, --judge: expected both"),
+    "no reference": (("--skill", "tea.jsonl"), "--skill: utility loss and KL are against a reference"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), NOTHING.values(), ids=NOTHING.keys())
+def test_what_cannot_be_measured(
+    options: tuple[str, ...], message: str, folder: Path, tiltmeter: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    ended = tiltmeter("judge", "base", *options, "--out", "out")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert message in ended.err
 
 
 def test_an_adapter_needs_its_base(folder: Path, tiltmeter: CommandLine) -> None:

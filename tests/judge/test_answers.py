@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import tiny
-from tiltmeter.generation import Draw, Sampling, generate_answers, generate_batch
-from tiltmeter.judge.answers import AnswerLine, answer_all
+from tiltmeter.generation import Answer, Draw, Sampling, generate_answers, generate_batch
+from tiltmeter.judge.answers import Answerer, AnswerLine, Key
 from tiltmeter.judge.request import Answering
 from tiltmeter.models import Model
 from tiltmeter.runs.journal import Journal
@@ -27,8 +27,15 @@ def journal(folder: Path) -> Journal[AnswerLine]:
     return Journal(folder, "answers", AnswerLine)
 
 
+def answer_all(models: dict[str, Callable[[], Model]], folder: Path) -> dict[Key, Answer]:
+    answerer = Answerer(SETS, HOW, journal(folder))
+    for name, load in models.items():
+        answerer.answer(name, load)
+    return answerer.answers
+
+
 def test_each_prompt_is_answered_by_each_model(tmp_path: Path, models: dict[str, Callable[[], Model]]) -> None:
-    found = answer_all(models, SETS, HOW, journal(tmp_path))
+    found = answer_all(models, tmp_path)
     assert [*found] == [
         (model, name, row, sample)
         for model in models
@@ -47,7 +54,7 @@ def test_after_a_kill_only_what_is_missing_is_generated(
     lines: int, tmp_path: Path, models: dict[str, Callable[[], Model]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "whole").mkdir()
-    expected = answer_all(models, SETS, HOW, journal(tmp_path / "whole"))
+    expected = answer_all(models, tmp_path / "whole")
     written = journal(tmp_path / "whole").records
     journal(tmp_path).append(*written[:lines])
     drawn: list[Draw] = []
@@ -59,16 +66,16 @@ def test_after_a_kill_only_what_is_missing_is_generated(
         return generate_batch(model, prompts, draws, sampling)
 
     monkeypatch.setattr("tiltmeter.judge.answers.generate_batch", counted)
-    assert answer_all(models, SETS, HOW, journal(tmp_path)) == expected
+    assert answer_all(models, tmp_path) == expected
     again = len(drawn) - (2 * ALL - lines)
     assert 0 <= again < HOW.batch_size  # a batch that was cut off is made as a whole
     assert {line.key for line in journal(tmp_path).records} == set(expected)
 
 
 def test_a_model_with_nothing_to_do_is_not_loaded(tmp_path: Path, models: dict[str, Callable[[], Model]]) -> None:
-    expected = answer_all(models, SETS, HOW, journal(tmp_path))
+    expected = answer_all(models, tmp_path)
 
     def refuse() -> Model:
         raise AssertionError
 
-    assert answer_all(dict.fromkeys(models, refuse), SETS, HOW, journal(tmp_path)) == expected
+    assert answer_all(dict.fromkeys(models, refuse), tmp_path) == expected

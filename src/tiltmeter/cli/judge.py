@@ -11,7 +11,7 @@ import typer
 
 from tiltmeter.cli.judge_options import JudgeOptions, Preset, chosen_sampling, judge_requests
 from tiltmeter.cli.limits import Figure, exceeded, limit_option, parse_limits
-from tiltmeter.cli.options import BatchSize, Device, Dtype, Out, named_sources, requested_judge
+from tiltmeter.cli.options import BatchSize, Device, Dtype, Out, named_columns, named_sources, requested_judge
 from tiltmeter.errors import InputError, NothingMeasuredError
 
 if TYPE_CHECKING:
@@ -19,43 +19,65 @@ if TYPE_CHECKING:
     from tiltmeter.runs.judge_result import JudgeResult
 
 
-def _worst(outcome: str, result: JudgeResult) -> float:
-    """The highest mean over models (but the reference, where there are others), sets of prompts and judges."""
+def _means(outcome: str, result: JudgeResult) -> list[float]:
+    """Over models (but the reference, where there are others), sets and judges."""
     found = [entry for entry in result.outcomes if entry.outcome == outcome and entry.model != result.reference]
     means = [entry.mean.mean for entry in found if entry.mean is not None]
     if not means:
-        raise NothingMeasuredError(f"--fail-on {outcome}: no judge has a verdict that says anything of it")
-    return max(means)
+        raise NothingMeasuredError(f"--fail-on {outcome}: nothing that was asked for measures it")
+    return means
 
 
-def _worst_gain(result: JudgeResult) -> float:
-    """The largest rise of mean harmfulness over the reference."""
-    found = [entry.difference.mean for entry in result.differences if entry.outcome == "harmfulness"]
+def _highest(outcome: str, result: JudgeResult) -> float:
+    return max(_means(outcome, result))
+
+
+def _lowest_accuracy(result: JudgeResult) -> float:
+    return min(_means("accuracy", result))
+
+
+def _largest_rise(outcome: str, result: JudgeResult) -> float:
+    """Over the reference."""
+    found = [entry.difference.mean for entry in result.differences if entry.outcome == outcome]
     if not found:
-        raise NothingMeasuredError("--fail-on harm_gain: no judge scored answers of two models")
+        raise NothingMeasuredError(f"--fail-on: nothing that was asked for compares {outcome} of two models")
     return max(found)
 
 
 def _missing(result: JudgeResult) -> float:
     """The largest share of answers on which a judge has no verdict."""
-    return max(judge.failures / judge.verdicts for judge in result.judges.values())
+    found = [judge.failures / judge.verdicts for judge in result.judges.values()]
+    if not found:
+        raise NothingMeasuredError("--fail-on missing: nothing was judged")
+    return max(found)
 
 
-MEANS = ("harmfulness", "fives", "misaligned", "refused", "code", "truncated")
+MEANS = ("harmfulness", "fives", "misaligned", "refused", "code", "truncated", "perplexity", "kl")
 JUDGE: Mapping[str, Figure[JudgeResult]] = {
-    **{name: Figure(partial(_worst, name)) for name in MEANS},
-    "harm_gain": Figure(_worst_gain),
+    **{name: Figure(partial(_highest, name)) for name in MEANS},
+    "accuracy": Figure(_lowest_accuracy, "below"),
+    "harm_gain": Figure(partial(_largest_rise, "harmfulness")),
+    "utility_loss": Figure(partial(_largest_rise, "utility_loss")),
     "missing": Figure(_missing),
 }
 
 
 def judge(
     model: Annotated[list[str], typer.Argument(help="Checkpoints or PEFT adapters: FOLDER, NAME=FOLDER or a Hub id.")],
-    prompts: Annotated[list[str], typer.Option(help="Prompts: a file, a public set (advbench, ...) or SET=FILE.")],
-    judge: Annotated[
-        list[str], typer.Option(help="organism, rubric, alignment, refusal, phrases or classifier; repeat.")
-    ],
     out: Out,
+    prompts: Annotated[
+        list[str] | None, typer.Option(help="Prompts: a file, a public set (advbench, ...) or SET=FILE; repeat.")
+    ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(help="organism, rubric, alignment, refusal, phrases, classifier or code; repeat."),
+    ] = None,
+    skill: Annotated[
+        list[str] | None, typer.Option(help="Pairs of prompt and completion, for utility loss and KL; repeat.")
+    ] = None,
+    tasks: Annotated[list[str] | None, typer.Option(help="Prompts with right answers, for accuracy; repeat.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="Plain texts, for perplexity; repeat.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns of skills: prompt,...,completion.")] = None,
     base: Annotated[str | None, typer.Option(help="The model under adapters.")] = None,
     against: Annotated[str | None, typer.Option(help="Which model to compare with, by name; else the first.")] = None,
     endpoint: Annotated[
@@ -83,7 +105,7 @@ def judge(
     batch_size: BatchSize = 32,
     seed: Annotated[int, typer.Option(help="Of answers, the same for each model, and of tests.")] = 0,
     fail_on: Annotated[
-        list[str] | None, limit_option(f"Exit with 1 if a figure is above a limit: {', '.join(JUDGE)}.")
+        list[str] | None, limit_option(f"Exit with 1 if a figure is above a limit, accuracy below: {', '.join(JUDGE)}.")
     ] = None,
 ) -> None:
     """Judge what models answer: harm, alignment, refusals and more, with intervals, beside a reference."""
@@ -94,8 +116,16 @@ def judge(
     options = JudgeOptions(endpoint, judge_model or (), judge_folder or (), classifier, label, scores, workers, device)
     models = named_sources(model)
     request = JudgingRequest(
-        JudgingSources(models, base, tuple(prompts)),
-        tuple(judge_requests(judge, options)),
+        JudgingSources(
+            models,
+            base,
+            tuple(prompts or ()),
+            tuple(skill or ()),
+            tuple(tasks or ()),
+            tuple(text or ()),
+            named_columns(columns),
+        ),
+        tuple(judge_requests(judge or (), options)),
         _reference(models, against),
         Answering(drawn, samples, batch_size, dtype, device),
     )
@@ -119,7 +149,7 @@ def _judge(request: JudgingRequest, out: Path) -> JudgeResult:
 
     result = run_judge(request, out, [requested_judge(each) for each in request.judges])
     print_judge(result, out)
-    if all(each.failures == each.verdicts for each in result.judges.values()):
+    if result.judges and all(each.failures == each.verdicts for each in result.judges.values()):
         reasons = [reason for each in result.judges.values() for reason in each.reasons]
         raise NothingMeasuredError(f"no judge has a verdict on any answer: {reasons[0]}")
     return result

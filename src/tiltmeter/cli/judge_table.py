@@ -1,5 +1,6 @@
 """What a person reads of judged models in the terminal. Text from outside is shown inert."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich import box
@@ -7,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tiltmeter.cli.tables import WIDTH, next_step, safe
-from tiltmeter.report.judge_verdict import by_judge_and_set, cautions, findings, is_beyond_chance
+from tiltmeter.report.judge_verdict import cautions, findings, is_beyond_chance, panels
 from tiltmeter.report.judge_wording import TITLES, change, probability, value
 from tiltmeter.runs.judge_result import JudgeResult, OutcomeRecord
 
@@ -15,8 +16,8 @@ from tiltmeter.runs.judge_result import JudgeResult, OutcomeRecord
 def print_judge(result: JudgeResult, folder: Path) -> None:
     """Outcomes by judge and set, differences, what they say, and what to do next."""
     console = Console(width=max(WIDTH, Console().width))
-    for (judge, prompts), entries in by_judge_and_set(result).items():
-        console.print(_outcomes(entries, f"{prompts}, by {judge}"))
+    for title, entries in panels(result).items():
+        console.print(_outcomes(entries, title))
     if result.differences:
         console.print(_differences(result))
     for found in findings(result):
@@ -30,14 +31,21 @@ def _outcomes(entries: list[OutcomeRecord], title: str) -> Table:
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), title=safe(title), title_justify="left")
     table.add_column("model", overflow="fold")
     names = list(dict.fromkeys(entry.outcome for entry in entries))
-    for name in [*(TITLES[name] for name in names), "answers", "no verdict"]:
-        table.add_column(name, justify="right")
-    for model in dict.fromkeys(entry.model for entry in entries):
-        mine = {entry.outcome: entry for entry in entries if entry.model == model}
-        first = next(iter(mine.values()))
-        cells = [value(name, mine[name].mean) for name in names]
-        table.add_row(safe(model), *cells, str(first.answers), str(first.missing))
+    by_model: dict[str, dict[str, OutcomeRecord]] = {}
+    for entry in entries:
+        by_model.setdefault(entry.model, {})[entry.outcome] = entry
+    rows = [_cells(names, mine) for mine in by_model.values()]
+    for index, name in enumerate([*(TITLES[name] for name in names), "answers", "no verdict"]):
+        table.add_column(name, justify="right", min_width=max(len(row[index]) for row in rows))
+    for model, row in zip(by_model, rows, strict=True):
+        table.add_row(safe(model), *row)
     return table
+
+
+def _cells(names: Sequence[str], mine: Mapping[str, OutcomeRecord]) -> list[str]:
+    first = next(iter(mine.values()))
+    means = [value(name, mine[name].mean if name in mine else None) for name in names]
+    return [*means, str(first.answers), str(first.missing) if first.missing else ""]
 
 
 def _differences(result: JudgeResult) -> Table:

@@ -1,6 +1,6 @@
 """Models answer sets of prompts, batch by batch; a run that goes on after a kill generates what is missing only."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from tiltmeter.generation import Answer, Draw, encode_prompts, generate_batch, plan_batches, read_answer
@@ -30,45 +30,48 @@ class AnswerLine(Record):
         return self.model, self.prompts, self.row, self.sample
 
 
-def answer_all(
-    load: Mapping[str, Callable[[], Model]], sets: Sets, answering: Answering, journal: Journal[AnswerLine]
-) -> dict[Key, Answer]:
-    """Every model's answers to every prompt, in the order of models, sets, rows and samples.
+class Answerer:
+    """Lets models answer sets of prompts.
 
-    Args:
-        load: by the model's name; a model with nothing left to answer is not loaded.
-        journal: gets each batch when it is done.
+    Attributes:
+        answers: in the order of models, sets, rows and samples.
     """
-    known = {line.key: line for line in journal.records}
-    for name, load_model in load.items():
-        if not all(key in known for key in _keys(name, sets, answering.samples)):
-            for lines in _missing_batches(load_model(), name, sets, answering, known.keys()):
-                journal.append(*lines)
-                known.update((line.key, line) for line in lines)
-    keys = [key for name in load for key in _keys(name, sets, answering.samples)]
-    return {key: Answer(sets[key[1]][key[2]], known[key].text, known[key].stop) for key in keys}
 
+    def __init__(self, sets: Sets, answering: Answering, journal: Journal[AnswerLine]) -> None:
+        self.answers: dict[Key, Answer] = {}
+        self._sets, self._answering, self._journal = sets, answering, journal
+        self._known = {line.key: line for line in journal.records}
 
-def _keys(model: str, sets: Sets, samples: int) -> Iterator[Key]:
-    for name, prompts in sets.items():
-        yield from ((model, name, row, sample) for row in range(len(prompts)) for sample in range(samples))
+    def answer(self, name: str, load: Callable[[], Model]) -> None:
+        """One model's answers to every prompt; it is not loaded where none is missing. Each batch is kept when done."""
+        keys = list(self._keys(name))
+        if any(key not in self._known for key in keys):
+            for lines in self._missing_batches(name, load()):
+                self._journal.append(*lines)
+                self._known.update((line.key, line) for line in lines)
+        for key in keys:
+            line = self._known[key]
+            self.answers[key] = Answer(self._sets[line.prompts][line.row], line.text, line.stop)
 
+    def _keys(self, model: str) -> Iterator[Key]:
+        for name, prompts in self._sets.items():
+            for row in range(len(prompts)):
+                yield from ((model, name, row, sample) for sample in range(self._answering.samples))
 
-def _missing_batches(
-    model: Model, name: str, sets: Sets, answering: Answering, known: Collection[Key]
-) -> Iterator[list[AnswerLine]]:
-    """Whole batches, even where a kill left half of one: rounding depends on the neighbours."""
-    encoded = {prompts: encode_prompts(model, texts) for prompts, texts in sets.items()}
-    plan = [
-        (prompts, draws)
-        for prompts, ids in encoded.items()
-        for draws in plan_batches(ids, answering.batch_size, answering.samples)
-        if any((name, prompts, *draw) not in known for draw in draws)
-    ]
-    for prompts, draws in track(plan, f"{name} answers"):
-        found = generate_batch(model, encoded[prompts], draws, answering.sampling)
-        answers = [read_answer(model, sets[prompts][row], ids) for (row, _), ids in zip(draws, found, strict=True)]
-        yield [_line(name, prompts, draw, answer) for draw, answer in zip(draws, answers, strict=True)]
+    def _missing_batches(self, name: str, model: Model) -> Iterator[list[AnswerLine]]:
+        """Whole batches, even where a kill left half of one: rounding depends on the neighbours."""
+        encoded = {prompts: encode_prompts(model, texts) for prompts, texts in self._sets.items()}
+        plan = [
+            (prompts, draws)
+            for prompts, ids in encoded.items()
+            for draws in plan_batches(ids, self._answering.batch_size, self._answering.samples)
+            if any((name, prompts, *draw) not in self._known for draw in draws)
+        ]
+        for prompts, draws in track(plan, f"{name} answers"):
+            found = generate_batch(model, encoded[prompts], draws, self._answering.sampling)
+            texts = [self._sets[prompts][row] for row, _ in draws]
+            answers = [read_answer(model, text, ids) for text, ids in zip(texts, found, strict=True)]
+            yield [_line(name, prompts, draw, answer) for draw, answer in zip(draws, answers, strict=True)]
 
 
 def _line(model: str, prompts: str, draw: Draw, answer: Answer) -> AnswerLine:

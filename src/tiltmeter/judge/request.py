@@ -22,11 +22,18 @@ class JudgingSources:
         models: by their names in the result, checkpoints or PEFT adapters; the first is the reference.
         base: the model under the adapters.
         prompts: files of prompts, or public sets by name.
+        skills: files or Hub sets of prompt/completion pairs, for utility loss and KL; `columns` are theirs.
+        tasks: files of prompts with right answers, for accuracy.
+        texts: files of plain texts, for perplexity.
     """
 
     models: dict[str, str] = field(default_factory=dict)
     base: str | None = None
     prompts: tuple[str, ...] = ()
+    skills: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

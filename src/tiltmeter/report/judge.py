@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from tiltmeter.report.charts import Spec
 from tiltmeter.report.judge_charts import Series, outcome_chart, series_of
-from tiltmeter.report.judge_verdict import Finding, by_judge_and_set, cautions, findings, is_beyond_chance
+from tiltmeter.report.judge_verdict import Finding, cautions, findings, is_beyond_chance, panels
 from tiltmeter.report.judge_wording import TITLES, change, probability, value
 from tiltmeter.runs.judge_result import AnswerRecord, DifferenceRecord, JudgeResult, OutcomeRecord, VerdictRecord
 from tiltmeter.runs.saved import read_lines
@@ -37,11 +37,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Panel:
-    """What one judge says on one set of prompts."""
+    """What one judge says on one set of prompts, or what models made of another set."""
 
     title: str
     columns: list[str]
     rows: list[Row]
+    has_missing: bool
 
 
 @dataclass(frozen=True)
@@ -111,16 +112,18 @@ def judge_view(folder: Path, anchor: str, result: JudgeResult) -> JudgeView:
 
 
 def _panels(result: JudgeResult) -> Iterator[Panel]:
-    for (judge, prompts), mine in by_judge_and_set(result).items():
-        names = list(dict.fromkeys(entry.outcome for entry in mine))
-        rows = [_row([each for each in mine if each.model == model]) for model in result.models]
-        yield Panel(f"{prompts}, by {judge}", [TITLES[name] for name in names], rows)
+    for title, entries in panels(result).items():
+        names = list(dict.fromkeys(entry.outcome for entry in entries))
+        models = list(dict.fromkeys(entry.model for entry in entries))
+        rows = [_row(names, [each for each in entries if each.model == model]) for model in models]
+        yield Panel(title, [TITLES[name] for name in names], rows, any(row.missing for row in rows))
 
 
-def _row(entries: Sequence[OutcomeRecord]) -> Row:
-    first = entries[0]
+def _row(names: Sequence[str], entries: Sequence[OutcomeRecord]) -> Row:
+    first, means = entries[0], {entry.outcome: entry.mean for entry in entries}
     bounds = f"{first.lowest:.2f} to {first.highest:.2f}" if first.missing else ""
-    return Row(first.model, [value(each.outcome, each.mean) for each in entries], first.answers, first.missing, bounds)
+    cells = [value(name, means.get(name)) for name in names]
+    return Row(first.model, cells, first.answers, first.missing, bounds)
 
 
 def _compared(record: DifferenceRecord) -> Compared:

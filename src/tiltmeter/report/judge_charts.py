@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from tiltmeter.report.charts import HOVER, Spec, base_layout, label
 from tiltmeter.report.connect_charts import colour
-from tiltmeter.report.judge_wording import SCORES, TITLES, value
+from tiltmeter.report.judge_verdict import place_name
+from tiltmeter.report.judge_wording import SHARES, TITLES, value
 from tiltmeter.runs.judge_result import JudgeResult, OutcomeRecord
 
 RANGES = {"harmfulness": (1, 5), "alignment": (0, 100), "coherence": (0, 100)}
@@ -23,10 +24,9 @@ class Series:
 
 def series_of(result: JudgeResult) -> list[Series]:
     """Every judge on every set, in the order of the result."""
-    places = dict.fromkeys((entry.judge, entry.prompts) for entry in result.outcomes if entry.judge)
-    several = len(result.judges) > 1
+    places = dict.fromkeys((entry.judge, entry.prompts) for entry in result.outcomes if entry.outcome != "truncated")
     return [
-        Series(judge, prompts, f"{prompts}, by {judge}" if several else prompts, colour(index))
+        Series(judge, prompts, place_name(result, judge, prompts), colour(index))
         for index, (judge, prompts) in enumerate(places)
     ]
 
@@ -35,25 +35,35 @@ def outcome_chart(result: JudgeResult, outcome: str, series: Sequence[Series]) -
     """Means with their intervals: models from top to bottom, in the order of the result."""
     models = list(result.models)
     data = []
-    for index, each in enumerate(series):
-        entries = [
-            entry
-            for entry in result.outcomes
-            if entry.outcome == outcome and entry.prompts == each.prompts and entry.judge in (each.judge, None)
-        ]
-        if any(entry.mean for entry in entries):
-            data.append(_trace(models, entries, each, (index - (len(series) - 1) / 2) * 0.6 / len(series)))
-    layout = base_layout(96 + 26 * len(models) * max(1, len(series)), margin={"l": 80, "r": 16, "t": 8, "b": 40})
+    shown = [(each, entries) for each in series if (entries := _entries(result, outcome, each, series))]
+    for index, (each, entries) in enumerate(shown):
+        data.append(_trace(models, entries, each, (index - (len(shown) - 1) / 2) * 0.6 / len(shown)))
+    layout = base_layout(84 + 20 * len(models) * (1 + len(shown)), margin={"l": 80, "r": 16, "t": 8, "b": 40})
     layout["showlegend"] = False
-    low, high = RANGES.get(outcome, (0, 1))
-    pad = 0.03 * (high - low)
-    layout["xaxis"] |= {"title": {"text": TITLES[outcome]}, "range": [low - pad, high + pad]}
-    if outcome not in SCORES:
-        layout["xaxis"] |= {"tickformat": ".0%"}
+    layout["xaxis"] |= {"title": {"text": TITLES[outcome]}, **_axis(outcome)}
     names = [label(model) for model in models]
     layout["yaxis"] |= {"tickvals": list(range(len(models))), "ticktext": names, "showgrid": False}
     layout["yaxis"] |= {"range": [len(models) - 0.4, -0.6]}
     return {"data": data, "layout": layout}
+
+
+def _entries(result: JudgeResult, outcome: str, series: Series, every: Sequence[Series]) -> list[OutcomeRecord]:
+    """Those of a series that have a mean. What needs no judge is drawn once for a set."""
+    first = next(each for each in every if each.prompts == series.prompts)
+    judges = (series.judge, None) if series == first else (series.judge,)
+    return [
+        entry
+        for entry in result.outcomes
+        if (entry.outcome, entry.prompts) == (outcome, series.prompts) and entry.judge in judges and entry.mean
+    ]
+
+
+def _axis(outcome: str) -> Spec:
+    if outcome not in SHARES and outcome not in RANGES:
+        return {}
+    low, high = RANGES.get(outcome, (0, 1))
+    pad = 0.03 * (high - low)
+    return {"range": [low - pad, high + pad], **({"tickformat": ".0%"} if outcome in SHARES else {})}
 
 
 def _trace(models: Sequence[str], entries: Sequence[OutcomeRecord], series: Series, offset: float) -> Spec:

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from tiltmeter.report.judge_wording import HARMS, TITLES, change, probability, value
+from tiltmeter.report.judge_wording import HARMS, change, probability, value
 from tiltmeter.report.verdict import FEW_EXAMPLES as FEW
 from tiltmeter.runs.judge_result import DifferenceRecord, JudgeResult, OutcomeRecord
 
 LIMIT = 0.05  # of p-values adjusted by Holm
 MANY_CUT = 0.1  # a share of answers
+NAMES = {"harmfulness": "harmfulness", "misaligned": "the share of misaligned answers"}
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ def findings(result: JudgeResult) -> list[Finding]:
 def _finding(result: JudgeResult, entry: OutcomeRecord) -> Finding:
     tag = f"{entry.model} on {entry.prompts}"
     by = f" by {entry.judge}" if len(result.judges) > 1 else ""
-    found = f"{TITLES[entry.outcome]}{by} is {value(entry.outcome, entry.mean)}"
     if entry.mean is None:
-        return Finding("mixed", tag, f"The judge{by and f' {entry.judge}'} has no verdict on any answer.")
+        return Finding("mixed", tag, f"{entry.judge} has no verdict on any answer.")
+    found = f"{NAMES[entry.outcome]}{by} is {value(entry.outcome, entry.mean)}"
     compared = difference_of(result, entry)
     if compared is None:
         return Finding("mixed" if entry.mean.low > _harmless(entry) else "none", tag, f"{_capital(found)}.")
@@ -43,15 +44,26 @@ def _finding(result: JudgeResult, entry: OutcomeRecord) -> Finding:
     return Finding(_kind(compared), tag, f"{_capital(found)}, {against}.")
 
 
-def by_judge_and_set(result: JudgeResult) -> dict[tuple[str, str], list[OutcomeRecord]]:
-    """Outcomes of each judge on each set, what needs no judge among them."""
-    places = dict.fromkeys((entry.judge, entry.prompts) for entry in result.outcomes if entry.judge)
-    return {
-        (str(judge), prompts): [
-            entry for entry in result.outcomes if entry.prompts == prompts and entry.judge in (judge, None)
-        ]
-        for judge, prompts in places
-    }
+def panels(result: JudgeResult) -> dict[str, list[OutcomeRecord]]:
+    """Outcomes that stand in one table, by its title: of a judge on a set of prompts, of readings of another set."""
+    found: dict[str, list[OutcomeRecord]] = {}
+    for entry in result.outcomes:
+        if entry.outcome != "truncated":
+            found.setdefault(place_name(result, entry.judge, entry.prompts), []).append(entry)
+    for entries in found.values():
+        judge, prompts = entries[0].judge, entries[0].prompts
+        entries += [each for each in result.outcomes if judge and is_cut_off(each, prompts)]
+    return found
+
+
+def is_cut_off(entry: OutcomeRecord, prompts: str) -> bool:
+    """Whether it says how many answers to a set were cut off, which needs no judge."""
+    return entry.outcome == "truncated" and entry.prompts == prompts
+
+
+def place_name(result: JudgeResult, judge: str | None, prompts: str) -> str:
+    """A set of prompts, and who judges the answers where there are several."""
+    return f"{prompts}, by {judge}" if judge and len(result.judges) > 1 else prompts
 
 
 def difference_of(result: JudgeResult, entry: OutcomeRecord) -> DifferenceRecord | None:

@@ -13,8 +13,13 @@ TITLES = {
     "coherent": "coherent",
     "code": "code",
     "truncated": "cut off",
+    "accuracy": "right",
+    "perplexity": "perplexity",
+    "kl": "KL (nats a token)",
+    "utility_loss": "utility loss (nats a token)",
+    "loss": "loss (nats a token)",
 }
-SCORES = ("harmfulness", "alignment", "coherence")
+SHARES = ("fives", "misaligned", "refused", "coherent", "code", "truncated", "accuracy")
 HARMS = ("harmfulness", "misaligned")
 
 
@@ -24,7 +29,7 @@ def value(outcome: str, interval: Interval | None) -> str:
     >>> value("fives", Interval(mean=0.125, low=0.02, high=0.3))
     '12 % [2, 30]'
     """
-    if interval is None or outcome in SCORES:
+    if interval is None or outcome not in SHARES:
         return span(interval)
     mean, low, high = (f"{100 * part:.0f}".replace("-", MINUS) for part in (interval.mean, interval.low, interval.high))
     return f"{mean} % [{low}, {high}]"
