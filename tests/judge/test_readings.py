@@ -10,11 +10,11 @@ from folders import write_lines
 from tiltmeter.behaviour.capability import task_accuracy
 from tiltmeter.behaviour.perplexity import perplexity
 from tiltmeter.behaviour.tasks import Task
-from tiltmeter.behaviour.utility import base_kl, utility_loss
+from tiltmeter.behaviour.utility import CompletionFigure, base_kl, utility_loss
 from tiltmeter.errors import InputError
 from tiltmeter.generation import GREEDY, Sampling
 from tiltmeter.judge.measure import difference_records, measure, outcome_records
-from tiltmeter.judge.readings import Material, Reader, ReadingLine
+from tiltmeter.judge.readings import Key, Kind, Material, Reader, ReadingLine
 from tiltmeter.judge.request import Answering
 from tiltmeter.judge.texts import load_texts
 from tiltmeter.models import Model
@@ -33,7 +33,7 @@ def models() -> dict[str, Model]:
     return {"base": tiny.model("llama", seed=1), "tuned": tiny.model("llama", seed=2)}
 
 
-def read(folder: Path, models: dict[str, Model]) -> dict[tuple[str, str, str], ReadingLine]:
+def read(folder: Path, models: dict[str, Model]) -> dict[Key, ReadingLine]:
     reader = Reader(MATERIAL, HOW, Journal(folder, "readings", ReadingLine))
     for name, model in models.items():
         reader.read(name, lambda model=model: model, "base", lambda: models["base"])  # type: ignore[misc]
@@ -43,7 +43,10 @@ def read(folder: Path, models: dict[str, Model]) -> dict[tuple[str, str, str], R
 def test_figures_are_those_of_the_functions(tmp_path: Path, models: dict[str, Model]) -> None:
     found = read(tmp_path, models)
     base, tuned, encoded = models["base"], models["tuned"], encode(tiny.skill(), models["base"].tokenizer)
-    for kind, expected in (("utility_loss", utility_loss(base, tuned, encoded)), ("kl", base_kl(base, tuned, encoded))):
+    pairs: list[tuple[Kind, CompletionFigure]] = [
+        ("utility_loss", utility_loss(base, tuned, encoded)), ("kl", base_kl(base, tuned, encoded)),
+    ]  # fmt: skip
+    for kind, expected in pairs:
         line = found[kind, "skill", "tuned"]
         assert (line.values, line.weights) == (expected.by_example.tolist(), expected.tokens.tolist())
     for name, model in models.items():
@@ -91,7 +94,7 @@ def test_nothing_is_read_again(tmp_path: Path, models: dict[str, Model]) -> None
 
 def test_losses_by_different_tokenizers_are_not_compared(tmp_path: Path, models: dict[str, Model]) -> None:
     found = read(tmp_path, models)
-    key = ("loss", "texts", "tuned")
+    key: Key = ("loss", "texts", "tuned")
     other = {**found, key: found[key].model_copy(update={"weights": [9.0, 1.0, 5.0]})}
     assert "loss" not in {each.outcome for each in difference_records({}, other, "base", 0)}
 
