@@ -12,7 +12,7 @@ from tiltmeter.behaviour.judges import Verdict
 from tiltmeter.errors import InputError
 from tiltmeter.generation import Answer
 
-PEOPLE = [1, 1, 2, 5, 5, 3, 4]
+PEOPLE = [1.0, 1.0, 2.0, 5.0, 5.0, 3.0, 4.0]
 JUDGE = [1, 2, 2, 5, 3, 3, None]
 
 

@@ -127,6 +127,21 @@ def test_a_key_that_no_header_can_hold_is_refused_unseen(character: str, monkeyp
     assert SENTINEL not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [("http://a\x00b/v1", None), ("http://host/v1", "magic://proxy")],
+)
+def test_an_endpoint_that_no_client_can_be_made_for(
+    url: str, proxy: str | None, logged: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+    with pytest.raises(InputError, match=r"^endpoint http://.*: no client can be made for it") as raised:
+        Connection(Endpoint(url, "m"), ())
+    assert str(raised.value).isprintable()
+    assert SENTINEL not in everything_of(raised.value)
+
+
 def test_logs_are_as_they_were_once_the_connection_is_closed(logged: io.StringIO) -> None:
     log = logging.getLogger("httpcore2.http11")
     before = list(log.filters)

@@ -279,6 +279,8 @@ def test_nothing_to_judge_asks_nobody() -> None:
         "ftp://host/v1",
         "http://",
         "http://[::1/v1",
+        "http://host:99999/v1",
+        "http://host:port/v1",
         "https://me:secret@host/v1",
         "https://host/v1?key=secret",
     ],

@@ -54,7 +54,7 @@ class Endpoint:
     def __post_init__(self) -> None:
         try:
             parts = urlsplit(self.url)
-            is_usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+            is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         except ValueError:
             is_usable = False
         if not is_usable:
@@ -159,16 +159,24 @@ class Connection:
         return result
 
     def _open(self) -> Any:
+        try:
+            return self._client_of(self._endpoint)
+        except Exception as error:  # a host name, a proxy or a certificate that the client cannot work with
+            reason = type(error).__name__
+        # Outside of the block above, since that error's frames hold the key.
+        raise InputError(f"endpoint {inert(self._endpoint.url, keep='')}: no client can be made for it ({reason})")
+
+    def _client_of(self, endpoint: Endpoint) -> Any:
         openai = self._openai
         # Redirects are not followed: they would take the texts, and on the same host the key, where nobody said.
-        http = openai.DefaultHttpxClient(follow_redirects=False, timeout=self._endpoint.timeout)
+        http = openai.DefaultHttpxClient(follow_redirects=False, timeout=endpoint.timeout)
         # Without these, the client adds names of an account that belongs to another endpoint.
         unsent = {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
         return openai.OpenAI(
-            base_url=self._endpoint.url,
+            base_url=endpoint.url,
             api_key=self._key or "none",
-            timeout=self._endpoint.timeout,
-            max_retries=self._endpoint.retries,
+            timeout=endpoint.timeout,
+            max_retries=endpoint.retries,
             default_headers=unsent,
             http_client=http,
         )
