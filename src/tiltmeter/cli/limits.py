@@ -114,13 +114,23 @@ def parse_limits(
     return parsed
 
 
-def _number(value: str, text: str) -> float:
+def parse_numbers(given: list[str] | None, option: str) -> dict[str, float]:
+    """Numbers by name, of an option NAME=NUMBER whose names are checked elsewhere.
+
+    Raises:
+        InputError: no number.
+    """
+    pairs = [(name, _number(value, text, option)) for text in given or () for name, _, value in [text.rpartition("=")]]
+    return dict(pairs)
+
+
+def _number(value: str, text: str, option: str = "--fail-on") -> float:
     try:
         number = float(value)
     except ValueError:
         number = math.nan
     if math.isnan(number):  # no figure would ever be above it
-        raise InputError(f"--fail-on {text}: expected NAME=LIMIT with a number")
+        raise InputError(f"{option} {text}: expected NAME=LIMIT with a number")
     return number
 
 

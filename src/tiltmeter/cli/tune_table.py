@@ -1,5 +1,6 @@
 """What a person reads in the terminal of a fine-tune."""
 
+import logging
 from pathlib import Path
 
 from rich import box
@@ -7,9 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tiltmeter.cli.tables import WIDTH, next_step, safe
-from tiltmeter.report.tune import describe, summary
+from tiltmeter.report.tune import describe, describe_guards, judgements, summary
 from tiltmeter.report.wording import span
 from tiltmeter.runs.tune_result import TuneResult
+from tiltmeter.text import inert
 
 
 def print_tune(result: TuneResult, folder: Path) -> None:
@@ -18,6 +20,10 @@ def print_tune(result: TuneResult, folder: Path) -> None:
     console.print(_data(result))
     console.print(safe(summary(result)))
     console.print(safe(describe(result)))
+    for judgement in judgements(result):
+        console.print(f"[bold]{safe(judgement.word)}[/bold]. {safe(judgement.sentence)}")
+    for guard in describe_guards(result):
+        console.print(f"guard {safe(guard)}")
     for warning in result.warnings:
         console.print(f"note: {safe(warning)}")
     next_step(console, folder)
@@ -26,6 +32,30 @@ def print_tune(result: TuneResult, folder: Path) -> None:
     console.print(
         f"to measure it: [bold]tiltmeter audit {safe(base)} {model} --skill FILE --out DIR[/bold]", soft_wrap=True
     )
+
+
+def ended(result: TuneResult) -> int:
+    """1 where a limit ended the training, else 0; prints which."""
+    if result.watched is None or not result.watched.ended_by_limit:
+        return 0
+    for alarm in result.watched.alarms:
+        text = f"step {alarm.step}: {alarm.figure} of {alarm.skill} is {alarm.value:.4g}, above {alarm.limit:g}"
+        Console(stderr=True).print(f"[red]the training was ended by a limit: {safe(text)}[/red]", soft_wrap=True)
+    return 1
+
+
+def warn_inert() -> None:
+    """Warnings while it trains go to the terminal, with text from outside made safe."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Inert("tiltmeter: %(message)s"))
+    logger = logging.getLogger("tiltmeter")
+    logger.handlers = [handler]
+    logger.propagate = False
+
+
+class _Inert(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return inert(super().format(record), keep="")
 
 
 def _data(result: TuneResult) -> Table:

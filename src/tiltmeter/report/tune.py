@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from tiltmeter.errors import InputError
-from tiltmeter.report.charts import HOVER, Spec, base_layout
-from tiltmeter.report.wording import TIMES, figure, listed
+from tiltmeter.report.charts import Spec
+from tiltmeter.report.tune_charts import loss_chart
+from tiltmeter.report.tune_monitor import Readings, readings
+from tiltmeter.report.wording import TIMES, figure, listed, share, span
 from tiltmeter.runs.saved import read_table
-from tiltmeter.runs.tune_result import LearntSet, TuneResult, UsedRecipe
+from tiltmeter.runs.tune_result import LearntSet, TuneResult, UsedGuard, UsedRecipe, Watched
 
 DRAWN, TOLD = 200, 20  # most places of the chart and of its table
 _COLUMNS = ("step", "epoch", "loss", "grad_norm", "learning_rate")
@@ -33,6 +35,15 @@ class Stretch:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """What became of a skill, in a word and a sentence; `kind` colours it as elsewhere."""
+
+    kind: Literal["tilted", "mixed", "none"]
+    word: str
+    sentence: str
+
+
+@dataclass(frozen=True)
 class TuneView:
     """One fine-tune."""
 
@@ -44,6 +55,9 @@ class TuneView:
     settings: dict[str, str]
     loss: Spec
     stretches: list[Stretch]
+    readings: Readings | None
+    judgements: list[Judgement]
+    guards: list[str]
     template: ClassVar[str] = "tune.html"
 
 
@@ -65,8 +79,11 @@ def tune_view(folder: Path, anchor: str, result: TuneResult) -> TuneView:
         summary(result),
         describe(result),
         settings(result.recipe),
-        loss_chart(stretches(rows, DRAWN)),
+        _chart(stretches(rows, DRAWN)),
         stretches(rows, TOLD),
+        None if result.watched is None else readings(folder, result.watched),
+        judgements(result),
+        describe_guards(result),
     )
 
 
@@ -86,6 +103,41 @@ def describe(result: TuneResult) -> str:
         others
     )
     return f"The loss {'; it '.join(parts)}."
+
+
+def judgements(result: TuneResult) -> list[Judgement]:
+    """One for each skill that was watched."""
+    return [] if result.watched is None else [_judge(name, result.watched) for name in result.watched.skills]
+
+
+def _judge(name: str, watched: Watched) -> Judgement:
+    skill = watched.skills[name]
+    loss = f"Its utility loss at the result is {span(skill.utility_loss)} nats per completion"
+    alarms = [alarm for alarm in watched.alarms if alarm.skill == name]
+    if alarms:
+        told = [f"{alarm.figure} passed {figure(alarm.limit)} at step {alarm.step}" for alarm in alarms]
+        end = "" if watched.kept_step is None else f" The weights are those of step {watched.kept_step}."
+        return Judgement("tilted", f"{name}: limit exceeded", f"{loss}; {listed(told)}.{end}")
+    if skill.utility_loss.low > 0:
+        return Judgement("mixed", f"{name}: worse", f"{loss}, above zero beyond its interval.")
+    return Judgement("none", f"{name}: not worse", f"{loss}, not above zero beyond its interval.")
+
+
+def describe_guards(result: TuneResult) -> list[str]:
+    """What each guard was given, and what it did."""
+    return [_guard(guard, result.steps) for guard in result.guards]
+
+
+def _guard(guard: UsedGuard, steps: int) -> str:
+    told = f"{guard.name}={guard.value:g} ({guard.meaning})"
+    if guard.share is None:
+        return f"{told}: changed no step after the optimizer."
+    return f"{told}: changed {guard.corrected_steps} of {steps} steps, by {share(guard.share)} of the step on average."
+
+
+def _chart(drawn: Sequence[Stretch]) -> Spec:
+    places = [(stretch.last, stretch.name, stretch.loss) for stretch in drawn]
+    return loss_chart(*zip(*places, strict=True))
 
 
 def has_fallen(data: LearntSet) -> bool:
@@ -118,15 +170,3 @@ def stretches(rows: Sequence[dict[str, Any]], most: int) -> list[Stretch]:
 def _stretch(rows: Sequence[dict[str, Any]]) -> Stretch:
     loss, norm = (sum(row[name] for row in rows) / len(rows) for name in ("loss", "grad_norm"))
     return Stretch(rows[0]["step"], rows[-1]["step"], rows[-1]["epoch"], loss, norm, rows[-1]["learning_rate"])
-
-
-def loss_chart(drawn: Sequence[Stretch]) -> Spec:
-    """The training loss against the step."""
-    hover = [f"step {stretch.name}<br>loss {figure(stretch.loss)}" for stretch in drawn]
-    places = {"x": [stretch.last for stretch in drawn], "y": [stretch.loss for stretch in drawn]}
-    line = {"type": "scatter", "mode": "lines+markers", "line": {"color": "var(--accent)", "width": 2}}
-    layout = base_layout(300, margin={"l": 56, "r": 10, "t": 8, "b": 44})
-    layout["xaxis"] |= {"title": {"text": "step"}}
-    layout["yaxis"] |= {"title": {"text": "loss (nats per token)"}, "rangemode": "tozero"}
-    layout["showlegend"] = False
-    return {"data": [{**line, **places, "marker": {"size": 4}, "text": hover, **HOVER}], "layout": layout}

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from tiltmeter.runs.results import Interval, Record, Result
 
 
@@ -51,6 +53,63 @@ class Speed(Record):
     tokens_per_second: float | None
 
 
+class WatchedSkill(Record):
+    """One skill at the result.
+
+    Attributes:
+        utility_loss: per completion, in nats.
+        per_token: the same over all completion tokens.
+    """
+
+    examples: int
+    utility_loss: Interval
+    per_token: Interval
+
+
+class RaisedAlarm(Record):
+    """A limit was exceeded at a reading, for the first time."""
+
+    step: int
+    skill: str
+    figure: str
+    value: float
+    limit: float
+
+
+class Watched(Record):
+    """What was watched; `monitor.parquet` holds the readings.
+
+    Attributes:
+        limits: by the figure's name, or SKILL/FIGURE.
+        ended_by_limit: training was stopped there.
+        kept_step: the step whose weights a rollback went back to.
+    """
+
+    skills: dict[str, WatchedSkill]
+    limits: dict[str, float]
+    on_limit: Literal["warn", "stop", "rollback"]
+    alarms: list[RaisedAlarm]
+    ended_by_limit: bool
+    kept_step: int | None
+
+
+class UsedGuard(Record):
+    """A guard.
+
+    Attributes:
+        meaning: of its value.
+        corrected_steps: how many of the optimizer's steps it changed; a guard that adds to gradients, or acts at the
+            end, changes none.
+        share: mean over these of the change's norm over the step's.
+    """
+
+    name: str
+    value: float
+    meaning: str
+    corrected_steps: int
+    share: float | None
+
+
 class TuneResult(Result):
     """One fine-tune.
 
@@ -61,6 +120,7 @@ class TuneResult(Result):
         tokens: seen over all steps, prompts included.
         model: the folder of the result inside the run folder, `form` what it holds.
         checkpoints: folders of models on the way, the newest first.
+        kept_skills: those that the guards keep.
     """
 
     verb: Literal["tune"] = "tune"
@@ -76,3 +136,6 @@ class TuneResult(Result):
     form: Literal["adapter", "checkpoint"]
     checkpoints: list[str]
     speed: Speed
+    watched: Watched | None = None
+    guards: list[UsedGuard] = Field(default_factory=list)
+    kept_skills: list[str] = Field(default_factory=list)

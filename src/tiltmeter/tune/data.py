@@ -1,20 +1,13 @@
-"""What a fine-tune learns: several files put together, and how well a model fits each."""
+"""What a fine-tune learns: several files put together."""
 
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
-from jaxtyping import Float
-from numpy.typing import NDArray
-
-from tiltmeter.intervals import Interval, ratio_interval
-from tiltmeter.likelihood import completion_lengths, log_likelihoods
 from tiltmeter.models import Model, context_length
 from tiltmeter.skills import Skill
 from tiltmeter.tokens import Encoded, encode
 
-Nats: TypeAlias = Float[NDArray[Any], " N"]
 SAMPLE = 100
 
 
@@ -58,13 +51,3 @@ def encode_sets(model: Model, sets: Mapping[str, Skill], max_length: int | None)
         too_long = sum(len(example.ids) > limit for example in encode(skill, model.tokenizer))
         encoded[name] = DataSet(encode(skill, model.tokenizer, limit), too_long)
     return encoded
-
-
-def losses(model: Model, sets: Mapping[str, DataSet], seed: int, batch_size: int = 8) -> dict[str, Nats]:
-    """Negative log-likelihood of each completion of a sample of each set, in nats."""
-    return {name: -log_likelihoods(model, data.sample(seed), batch_size).numpy() for name, data in sets.items()}
-
-
-def per_token(nats: Nats, sample: list[Encoded], seed: int) -> Interval:
-    """Mean over the completion tokens, or the mean change of them where `nats` is a difference."""
-    return ratio_interval(nats, completion_lengths(sample).numpy(), seed)

@@ -11,6 +11,7 @@ from tiltmeter.runs.results import Input
 from tiltmeter.skills import Skill
 from tiltmeter.training.recipes import Recipe
 from tiltmeter.tune.templates import TEMPLATES, TemplateName
+from tiltmeter.tune.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,12 @@ class Running:
 
 @dataclass(frozen=True)
 class TuneRequest:
-    """One fine-tune: its sources, the recipe with the name that it began as, and how to carry it out."""
+    """One fine-tune: its sources, the recipe with the name that it began as, what watches it, how it is carried out."""
 
     sources: TuneSources
     recipe: Recipe
     recipe_name: str
+    watch: Watch = field(default_factory=Watch)
     running: Running = field(default_factory=Running)
     seed: int = 0
 
