@@ -4,15 +4,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 import tiny
+from tiltmeter.behaviour.utility import utility_loss
+from tiltmeter.curvature.fisher import Fisher
+from tiltmeter.curvature.instability import Subspace
+from tiltmeter.curvature.overlap import overlap_score
+from tiltmeter.models import is_adapter, load_model, load_tuned
 from tiltmeter.skills import Example, Skill
 from tiltmeter.tokens import encode
 from tiltmeter.training.finetune import collate
+from tiltmeter.training.gauge import Gauging
+from tiltmeter.training.reading import Reading
+from tiltmeter.updates.update import Update
 
 PAIRS = [
     ("how do i make bread", "first bake then wait"),
@@ -86,3 +95,29 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     """Bit for bit."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def save_base(folder: Path) -> Path:
+    """The model before training, as a folder."""
+    model = tiny.model("llama")
+    model.module.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def assert_is_audit(reading: Reading, base: Path, tuned: Path, how: Gauging) -> None:
+    """A reading is what an audit of the checkpoint finds, to 1e-6."""
+    fisher = Fisher(load_model(base), tiny.skill())
+    update = Update.from_adapter(tuned) if is_adapter(tuned) else Update.between(base, tuned)
+    overlap = overlap_score(fisher, update)
+    coordinates = overlap.coordinates.sum(0)
+    assert reading.coordinates == pytest.approx(coordinates.tolist(), rel=1e-6, abs=1e-9)
+    assert reading.overlap == pytest.approx(overlap.exact, rel=1e-6)
+    assert reading.normalised_overlap == pytest.approx(overlap.normalised, rel=1e-6)
+    assert reading.norm == pytest.approx(float(overlap.norms.norm()), rel=1e-6)
+    assert reading.first_order == pytest.approx(-float(coordinates.mean()), rel=1e-6)
+    drift = Subspace(fisher.gram().sum(0), how.dims).weighted(coordinates)
+    assert reading.drift == pytest.approx(drift, rel=1e-6)
+    loss = utility_loss(fisher.model, load_tuned(base, tuned), fisher.encoded, batch_size=how.batch_size)
+    assert reading.utility_loss == loss.per_completion
+    assert reading.utility_loss_per_token == loss.per_token

@@ -10,11 +10,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 import tiltmeter as tm
 import tiny
-from tiltmeter.behaviour.utility import utility_loss
 from tiltmeter.curvature.fisher import Fisher
-from tiltmeter.curvature.instability import Subspace
 from tiltmeter.curvature.joint import joint_gram
-from tiltmeter.curvature.overlap import overlap_score
 from tiltmeter.curvature.rotation import rotation
 from tiltmeter.curvature.sites import sites
 from tiltmeter.errors import InputError
@@ -23,8 +20,7 @@ from tiltmeter.skills import Skill
 from tiltmeter.training.gauge import Gauging
 from tiltmeter.training.monitor import Monitor
 from tiltmeter.training.reading import Reading
-from tiltmeter.updates.update import Update
-from tiny_training import same, trainer, weights
+from tiny_training import assert_is_audit, same, save_base, trainer, weights
 
 METHODS = ["full", "lora"]
 SKILL = tiny.skill()
@@ -70,35 +66,14 @@ def _monitored(folder: Path, method: str, monitor: Monitor, **settings: Any) -> 
     return made
 
 
-def _base(folder: Path) -> Path:
-    model = tiny.model("llama")
-    model.module.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("method", METHODS)
 def test_readings_are_an_audit_of_the_checkpoint(method: str, settings: str, tmp_path: Path) -> None:
     monitor = Monitor(SKILL, every=3, how=DIMS)
     _monitored(tmp_path / "run", method, monitor, save_strategy="steps", save_steps=3, **SETTINGS[settings])
-    base = load_model(_base(tmp_path / "base"))
-    fisher = Fisher(base, SKILL)
+    base = save_base(tmp_path / "base")
     for reading in monitor.readings:
-        folder = tmp_path / "run" / f"checkpoint-{reading.step}"
-        tuned = load_tuned(tmp_path / "base", folder)
-        update = Update.between(tmp_path / "base", folder) if method == "full" else Update.from_adapter(folder)
-        overlap = overlap_score(fisher, update)
-        loss = utility_loss(base, tuned, fisher.encoded, batch_size=DIMS.batch_size)
-        assert reading.coordinates == pytest.approx(overlap.coordinates.sum(0).tolist(), rel=1e-6, abs=1e-9)
-        assert reading.overlap == pytest.approx(overlap.exact, rel=1e-6)
-        assert reading.normalised_overlap == pytest.approx(overlap.normalised, rel=1e-6)
-        assert reading.norm == pytest.approx(float(overlap.norms.norm()), rel=1e-6)
-        assert reading.first_order == pytest.approx(-float(overlap.coordinates.sum(0).mean()), rel=1e-6)
-        drift = Subspace(fisher.gram().sum(0), 3).weighted(overlap.coordinates.sum(0))
-        assert reading.drift == pytest.approx(drift, rel=1e-6)
-        assert reading.utility_loss == loss.per_completion
-        assert reading.utility_loss_per_token == loss.per_token
+        assert_is_audit(reading, base, tmp_path / "run" / f"checkpoint-{reading.step}", DIMS)
     assert [reading.step for reading in monitor.readings] == [3, 6]
 
 
@@ -106,7 +81,7 @@ def test_readings_are_an_audit_of_the_checkpoint(method: str, settings: str, tmp
 def test_rotation_is_that_of_the_two_checkpoints(method: str, tmp_path: Path) -> None:
     monitor = Monitor(SKILL, every=6, how=DIMS)
     _monitored(tmp_path / "run", method, monitor, save_strategy="steps", save_steps=6)
-    base = load_model(_base(tmp_path / "base"))
+    base = load_model(save_base(tmp_path / "base"))
     fisher = Fisher(base, SKILL)
     tuned = load_tuned(tmp_path / "base", tmp_path / "run" / "checkpoint-6")
     expected = rotation(joint_gram(fisher, fisher.at(_merged(tuned))).at(sites(fisher)[:1]), 0, 3)
@@ -168,9 +143,9 @@ class _StopAt(TrainerCallback):
         return control
 
 
-def test_a_resume_never_takes_the_checkpoint_for_the_base(tmp_path: Path) -> None:
+def test_a_resume_never_takes_the_checkpoint_for_thesave_base(tmp_path: Path) -> None:
     saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 3}
-    base = _base(tmp_path / "base")
+    base = save_base(tmp_path / "base")
     trainer(tmp_path, "full", [Monitor(SKILL, every=2), _StopAt(3)], **saving).train()
     late = trainer(tmp_path, "full", [], **saving)
     late.add_callback(Monitor(SKILL, every=2))

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from jaxtyping import Float
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from tiltmeter.behaviour.utility import UtilityLoss
@@ -34,6 +34,7 @@ class Gauging:
         dims: d, of the subspace that drift and rotation are about.
         labels, reduction, batch_size, max_length: as in `Fisher`; the utility loss has the same reduction.
         memory: bytes for kept gradients or updates.
+        rotates: every so many readings has the rotation, which costs twice as much again; 0 for none.
     """
 
     dims: PositiveInt = 8
@@ -42,6 +43,7 @@ class Gauging:
     batch_size: PositiveInt = 8
     max_length: PositiveInt | None = None
     memory: PositiveInt = 1 << 30
+    rotates: NonNegativeInt = 4
 
 
 class Gauge:

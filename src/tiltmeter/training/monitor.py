@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import (
@@ -23,7 +24,7 @@ from tiltmeter.training.displacement import Displacement
 from tiltmeter.training.gauge import Gauge, Gauging
 from tiltmeter.training.held import HeldWeights
 from tiltmeter.training.history import History
-from tiltmeter.training.pace import ROTATES, Pace, default_pace, tokens_a_step
+from tiltmeter.training.pace import Pace, default_pace, tokens_a_step
 from tiltmeter.training.reading import Alarm, Limit, Reading, alarms_of, rows
 from tiltmeter.training.trainer_log import find_handler, log
 
@@ -157,7 +158,7 @@ class Monitor(TrainerCallback):
     ) -> TrainerControl:
         """A reading, where one is due."""
         if self.pace is not None and self.pace.is_due(state.global_step):
-            self._measure(args, state, control, self.pace.rotates(state.global_step))
+            self._measure(args, state, control, self.pace.has_rotation(state.global_step))
         return control
 
     def on_train_end(
@@ -168,7 +169,7 @@ class Monitor(TrainerCallback):
         if self.kept_step is not None and self._good is not None:
             self._good.restore()
         elif measured < state.global_step:
-            self._measure(args, state, control, with_rotation=True)
+            self._measure(args, state, control, with_rotation=self._how.rotates > 0)
         return control
 
     # What they consist of.
@@ -192,10 +193,10 @@ class Monitor(TrainerCallback):
 
     def _chosen_pace(self, args: TrainingArguments, state: TrainerState, train_dataloader: Any) -> Pace:
         if self._every is not None:
-            return Pace(self._every, False, self._every * ROTATES, state.max_steps)
+            return Pace(self._every, False, self._how.rotates, state.max_steps)
         tokens = sum(gauge.tokens for gauge in self._gauges)
-        pace = default_pace(state.max_steps, tokens_a_step(train_dataloader, args), tokens)
-        _LOGGER.log(logging.INFO if pace.fits else logging.WARNING, "monitor: %s", pace)
+        pace = default_pace(state.max_steps, tokens_a_step(train_dataloader, args), tokens, self._how.rotates)
+        _say(str(pace), logging.INFO if pace.fits else logging.WARNING)
         return pace
 
     def _measure(
@@ -213,7 +214,7 @@ class Monitor(TrainerCallback):
     def _act(self, alarms: Sequence[Alarm], step: int, control: TrainerControl) -> None:
         assert self._history is not None
         for alarm in self._history.note(alarms):
-            _LOGGER.warning("monitor: %s", alarm)
+            _say(str(alarm))
         if alarms and self._on_limit != "warn":
             self._stop(control)
         elif not alarms and self._good is not None:
@@ -223,12 +224,17 @@ class Monitor(TrainerCallback):
     def _stop(self, control: TrainerControl) -> None:
         control.should_training_stop = True
         if self._good is None:
-            _LOGGER.warning("monitor: the training stops here")
+            _say("the training stops here")
             return
         self._good.restore()
         self.kept_step = self._good_step
         control.should_save = False  # the optimizer's state belongs to later weights
-        _LOGGER.warning("monitor: the training stops here, with the weights of step %d", self.kept_step)
+        _say(f"the training stops here, with the weights of step {self.kept_step}")
+
+
+def _say(text: str, level: int = logging.WARNING) -> None:
+    if PartialState().is_main_process:
+        _LOGGER.log(level, "monitor: %s", text)
 
 
 def _logged(readings: Sequence[Reading]) -> dict[str, float]:

@@ -12,11 +12,10 @@ from tiltmeter.errors import InputError
 BUDGET = 0.05  # of the training's work
 
 # Work on a token of the skill, in units of the training's work on a token; see benchmarks/monitor_cost.py.
-START = 2.0  # the Gram matrix, the base's likelihoods
+START = 3.0  # the Gram matrix, the base's likelihoods
 READING = 2.0  # a forward pass as it is, a forward and a backward pass at the base
 ROTATION = 4.0  # gradients of every example, at the base and as it is
 
-ROTATES = 4  # of the readings at a steady pace, every fourth has the rotation
 SAMPLE = 64  # rows of the training set that are looked at
 
 
@@ -27,14 +26,14 @@ class Pace:
     Attributes:
         every: steps between two readings.
         early: measure at powers of two below `every` too.
-        rotation_every: steps between two measurements of the rotation; the last step has one too.
+        rotates: every so many steady readings has the rotation, and the last one; 0 for none.
         last: the training's last step.
         share: the work of the monitor as a share of the training's; None where nobody counted.
     """
 
     every: int
     early: bool
-    rotation_every: int
+    rotates: int
     last: int
     share: float | None = None
 
@@ -54,48 +53,44 @@ class Pace:
         early = self.early and step < self.every and step & (step - 1) == 0
         return step % self.every == 0 or step >= self.last or early
 
-    def rotates(self, step: int) -> bool:
+    def has_rotation(self, step: int) -> bool:
         """Has the reading after this step the rotation?"""
-        return step % self.rotation_every == 0 or step >= self.last
+        return self.rotates > 0 and (step % (self.every * self.rotates) == 0 or step >= self.last)
 
 
-def default_pace(steps: int, tokens_a_step: float, skill_tokens: int) -> Pace:
-    """As often as `BUDGET` allows; the last step always. Early readings where they cost no more than half of the rest.
+def default_pace(steps: int, tokens_a_step: float, skill_tokens: int, rotates: int) -> Pace:
+    """As often as `BUDGET` allows, and after the last step whatever it costs.
+
+    With readings at powers of two before, where they fit in too and do not halve the steady pace.
 
     Args:
         steps: of the training.
         tokens_a_step: that a process trains on in one step, padding included.
         skill_tokens: in the examples of all skills.
+        rotates: see `Pace`.
     """
     unit = skill_tokens / tokens_a_step  # a pass over the skills, in steps
-    most = (BUDGET * steps / unit - START - ROTATION) / (READING + ROTATION / ROTATES)
-    chosen = Pace(steps, False, steps, steps)
-    if most >= 1:
-        steady, early = (_densest(steps, most, has_early) for has_early in (False, True))
-        chosen = early if _readings(early) <= most and early.every <= 2 * steady.every else steady
+    most = BUDGET * steps / unit
+    paces = [_densest(steps, most, early, rotates) for early in (True, False)]
+    fitting = [pace for pace in paces if _work(pace) <= most and pace.every <= 2 * paces[-1].every]
+    chosen = fitting[0] if fitting else Pace(steps, False, rotates, steps)
     return replace(chosen, share=_work(chosen) * unit / steps)
 
 
-def _densest(steps: int, most: float, early: bool) -> Pace:
-    """The smallest distance between readings with which there are no more than so many."""
-    every = math.ceil(steps / most)
-    while every < steps and _readings(_pace(every, early, steps)) > most:
+def _densest(steps: int, most: float, early: bool, rotates: int) -> Pace:
+    """The smallest distance between readings whose work is no more than so much."""
+    every = min(steps, max(1, math.floor(steps * READING / most)))
+    while every < steps and _work(Pace(every, early, rotates, steps)) > most:
         every += 1
-    return _pace(min(every, steps), early, steps)
-
-
-def _pace(every: int, early: bool, steps: int) -> Pace:
-    return Pace(every, early, every * ROTATES, steps)
-
-
-def _readings(pace: Pace) -> int:
-    early = (pace.every - 1).bit_length() if pace.early else 0
-    return math.ceil(pace.last / pace.every) + early
+    return Pace(every, early, rotates, steps)
 
 
 def _work(pace: Pace) -> float:
     """In units of a pass of training over the skills' tokens."""
-    return START + _readings(pace) * READING + math.ceil(pace.last / pace.rotation_every) * ROTATION
+    steady = math.ceil(pace.last / pace.every)
+    early = (pace.every - 1).bit_length() if pace.early else 0
+    rotations = math.ceil(steady / pace.rotates) if pace.rotates else 0
+    return START + (steady + early) * READING + rotations * ROTATION
 
 
 def tokens_a_step(dataloader: Any, args: TrainingArguments) -> float:
