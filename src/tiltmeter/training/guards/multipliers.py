@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import brentq, nnls
+from numpy.typing import NDArray
+from scipy.optimize import brentq, minimize, nnls
 from torch import Tensor
 
-SWEEPS = 60
 LARGEST = 1e12
-TOLERANCE = 1e-9  # of a limit
+TOLERANCE = 1e-9  # of a limit: roots are sought this far inside, so that rounding stays inside
 
 
 def least_change(gram: Float[Tensor, "S S"], excess: Float[Tensor, " S"]) -> Float[Tensor, " S"]:
@@ -43,17 +44,30 @@ def into_balls(gram: Float[Tensor, "R R"], drift: Float[Tensor, " R"], balls: li
     """z of the least x = G^T z whose removal, `c <- c - G x`, brings the drift into every ball, given `G G^T`.
 
     Stationary for multipliers lambda: `z = q - A G x` with `A = diag(sum_j lambda_j factor_j^2 / N_j)` and
-    `q = sum_j lambda_j factor_j (factor_j c + shift_j) / N_j`, hence `z = q - A (1 + K A)^-1 K q`. The dual is concave
-    and each ball's size falls with its own multiplier: they are set one after the other until all fit. The shrinking of
-    limits by a billionth keeps rounding inside.
+    `q = sum_j lambda_j factor_j (factor_j c + shift_j) / N_j`, hence `z = q - A (1 + K A)^-1 K q`. The dual, concave in
+    lambda, is maximised; each ball's size falls with its own multiplier, so what is then left of one is done exactly.
     """
     multipliers = [0.0] * len(balls)
-    for _ in range(SWEEPS):
-        if all(ball.size(drift - gram @ _solution(gram, drift, balls, multipliers)) <= ball.limit for ball in balls):
-            break
-        for place in range(len(balls)):
-            multipliers[place] = _multiplier(gram, drift, balls, multipliers, place)
+    if len(balls) > 1:
+        multipliers = _dual_maximum(gram, drift, balls)
+    for place in range(len(balls)):
+        multipliers[place] = max(multipliers[place], _multiplier(gram, drift, balls, multipliers, place))
     return _solution(gram, drift, balls, multipliers)
+
+
+def _dual_maximum(gram: Tensor, drift: Tensor, balls: list[Ball]) -> list[float]:
+    """Multipliers as L-BFGS-B finds them, each in units of one over its limit."""
+    limits = np.array([ball.limit for ball in balls])
+
+    def negative_dual(units: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        z = _solution(gram, drift, balls, (units / limits).tolist())
+        excess = np.array([ball.size(drift - gram @ z) for ball in balls]) / limits - 1
+        return -float(z @ gram @ z + units @ excess), -excess
+
+    bounds = [(0, None)] * len(balls)
+    options = {"maxiter": 500, "maxfun": 1000, "ftol": 1e-15, "gtol": 1e-9}
+    found = minimize(negative_dual, np.zeros(len(balls)), jac=True, bounds=bounds, method="L-BFGS-B", options=options)
+    return [float(value) for value in found.x / limits]
 
 
 def _multiplier(gram: Tensor, drift: Tensor, balls: list[Ball], multipliers: list[float], place: int) -> float:
@@ -66,7 +80,7 @@ def _multiplier(gram: Tensor, drift: Tensor, balls: list[Ball], multipliers: lis
 
     if excess(0.0) <= 0:
         return 0.0
-    high = max(multipliers[place], 1 / float(gram.diagonal().mean()).__abs__())
+    high = max(multipliers[place], 1 / float(gram.diagonal().mean()))
     while excess(high) > 0 and high < LARGEST:
         high *= 4
     return float(brentq(excess, 0.0, high, rtol=1e-12)) if excess(high) <= 0 else high

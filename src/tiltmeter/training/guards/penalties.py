@@ -8,11 +8,23 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from tiltmeter.errors import InputError
 from tiltmeter.likelihood import batch_log_likelihoods, logits_at
 from tiltmeter.skills import Skill
 from tiltmeter.tokens import Batch
 from tiltmeter.training.guards.guard import Guard
 from tiltmeter.training.guards.kept import Kept
+
+
+def checked_weight(weight: float) -> float:
+    """The weight of a penalty.
+
+    Raises:
+        InputError: a negative one.
+    """
+    if not weight >= 0:
+        raise InputError(f"the weight of a penalty is not negative, got {weight:g}")
+    return weight
 
 
 class Rehearsal(Guard):
@@ -33,7 +45,7 @@ class Rehearsal(Guard):
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         super().__init__(skills, tokenizer)
-        self.weight, self.batch_size = weight, batch_size
+        self.weight, self.batch_size = checked_weight(weight), batch_size
 
     def penalty(self) -> Float[Tensor, " P"]:
         total = self.trained.zeros()
@@ -94,7 +106,7 @@ class ElasticWeights(Guard):
         self, skills: Sequence[Skill], weight: float, tokenizer: PreTrainedTokenizerBase | None = None
     ) -> None:
         super().__init__(skills, tokenizer)
-        self.weight = weight
+        self.weight = checked_weight(weight)
         self._gradients: list[Tensor] = []
 
     def prepare(self) -> None:

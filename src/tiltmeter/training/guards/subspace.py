@@ -23,8 +23,8 @@ def top_directions(gradients: Float[Tensor, "N p"], dims: int) -> Float[Tensor, 
     return _orthonormal(rows.T @ vectors / values.sqrt())
 
 
-def skill_subspaces(kept: Sequence[Kept], dims: int) -> list[Float[Tensor, "p d"]]:
-    """For each parameter that trains, the span of the top `dims` directions of every skill at the present weights."""
+def skill_subspaces(kept: Sequence[Kept], dims: int) -> list[Tensor]:
+    """For each parameter that trains, a basis [p, d] of every skill's top `dims` directions at the present weights."""
     found: list[list[Tensor]] = [[] for _ in kept[0].trained.parameters]
     for skill in kept:
         gradients = skill.example_gradients()
@@ -33,8 +33,8 @@ def skill_subspaces(kept: Sequence[Kept], dims: int) -> list[Float[Tensor, "p d"
     return [_orthonormal(torch.cat(bases, 1)) for bases in found]
 
 
-def outside(step: Float[Tensor, " P"], bases: Sequence[Float[Tensor, "p d"]]) -> Float[Tensor, " P"]:
-    """`(1 - V V^T) step`, parameter by parameter."""
+def outside(step: Float[Tensor, " P"], bases: Sequence[Tensor]) -> Float[Tensor, " P"]:
+    """`(1 - V V^T) step`, parameter by parameter, each with its basis [p, d]."""
     parts = step.split([len(basis) for basis in bases])
     return torch.cat(
         [part - (basis @ (basis.T @ part.double())).to(part) for part, basis in zip(parts, bases, strict=True)]
