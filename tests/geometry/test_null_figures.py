@@ -166,12 +166,3 @@ def test_the_cosine_of_dense_changes_keeps_its_variance_whatever_is_left_out() -
     drawn = draws(spectra((80, 60), DECAY, DECAY, kept=0.25), Dims(), 3000, "same_spectrum")["cosine"].double()
 
     assert float(drawn.var()) == pytest.approx(1 / (80 * 60), rel=0.1)
-
-
-def test_left_and_right_frames_of_square_changes_are_independent() -> None:
-    """Both sides draw from one pool; the same frames on both would make every cosine a sum of squares."""
-    drawn = draws(spectra((40, 40), DECAY[:6], DECAY[:6]), Dims(), 1000, "same_spectrum")["cosine"].double()
-
-    assert float(drawn.mean()) == pytest.approx(0, abs=4 / (40 * math.sqrt(1000)))
-    assert float(drawn.var()) == pytest.approx(1 / (40 * 40), rel=0.2)
-    assert len(drawn.unique()) == 1000

@@ -20,8 +20,6 @@ from tiltmeter.progress import track
 from tiltmeter.updates.delta import LowRank
 from tiltmeter.updates.update import DIFFERENCE, Update
 
-Mapped = Callable[[Callable[[str], ModulePairs], Sequence[str]], Iterator[ModulePairs]]
-
 DIMS = Dims()
 SHARED = 0.5  # of the way from independent row spaces to equal ones: above it they have a common origin
 
@@ -119,15 +117,14 @@ def compare(
         for (module, places), figures in measured:
             pairs[places].add(module, 0 if blocks is None else blocks[module], figures)
 
-    with _workers(updates) as mapped:
-        done = track(mapped(work, modules), "comparing modules", len(modules))
-        for module, found in zip(modules, done, strict=True):
-            for place, change in found.changes.items():
-                changes[names[place]][module] = change
-            for places, pair in found.pairs.items():
-                pairs.setdefault(places, PairComparison()).rows[module] = pair.rows
-                take(stacks.add((module, places), pair))
-        take(stacks.rest())
+    done = track(_in_threads(work, modules, updates), "comparing modules", len(modules))
+    for module, found in zip(modules, done, strict=True):
+        for place, change in found.changes.items():
+            changes[names[place]][module] = change
+        for places, pair in found.pairs.items():
+            pairs.setdefault(places, PairComparison()).rows[module] = pair.rows
+            take(stacks.add((module, places), pair))
+    take(stacks.rest())
     return Comparison(changes, {(names[a], names[b]): pair for (a, b), pair in sorted(pairs.items())})
 
 
@@ -144,22 +141,19 @@ def _module_pairs(updates: Mapping[str, Update], pool: Pool, accuracy: float, mo
     return module_pairs(module, deltas, are_adapters, pool, accuracy)
 
 
-@contextmanager
-def _workers(updates: Mapping[str, Update]) -> Iterator[Mapped]:
+def _in_threads(
+    work: Callable[[str], ModulePairs], modules: Sequence[str], updates: Mapping[str, Update]
+) -> Iterator[ModulePairs]:
     """Modules side by side where changes are low rank, whose products are too small for a library's own threads.
 
     Dense changes come one after the other, so that one tensor pair of each checkpoint is in memory.
     """
     first = (delta for update in updates.values() for delta in islice(update.values(), 1))
     if not all(isinstance(delta, LowRank) for delta in first):
-        yield map
+        yield from map(work, modules)
         return
-    with _one_thread_each() as workers:
-        pool = ThreadPoolExecutor(workers)
-        try:
-            yield pool.map
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with _one_thread_each() as workers, ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(work, modules)
 
 
 @contextmanager

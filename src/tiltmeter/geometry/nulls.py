@@ -9,7 +9,7 @@ Frames are never drawn: only their r x r products enter.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +23,6 @@ from tiltmeter.geometry.similarity import (
     SIDES,
     Dims,
     cosine,
-    crossed,
     energy_spread,
     subspace_figures,
     weighted_overlap,
@@ -99,10 +98,10 @@ class Pool:
         start = int(rng.integers(POOL * self.draws - self.frames + 1))
         return self._turns[rank][start : start + self.frames]
 
-    def some(self, drawn: Sequence[Float[Tensor, "P ..."]], rng: np.random.Generator) -> Float[Tensor, "G D ..."]:
-        """D draws of the pool of each of G pairs: windows."""
-        starts = rng.integers(POOL * self.draws - self.draws + 1, size=len(drawn)).tolist()
-        return torch.stack([pool[start : start + self.draws] for pool, start in zip(drawn, starts, strict=True)])
+    def some(self, drawn: Float[Tensor, "P ..."], groups: int, rng: np.random.Generator) -> Float[Tensor, "G D ..."]:
+        """D draws of a pool for each of G pairs: windows of it."""
+        starts = torch.from_numpy(rng.integers(len(drawn) - self.draws + 1, size=(groups, 1)))
+        return drawn[starts + torch.arange(self.draws)]
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, *key))
@@ -180,17 +179,13 @@ def _random(spectra: Spectra, pool: Pool, rng: np.random.Generator) -> Drawn:
 
 
 def _same_spectrum(spectra: Spectra, pool: Pool, rng: np.random.Generator) -> Drawn:
-    """Figures of the whole pool, in one matrix product for all pairs, cost less than picking frames for each."""
-    left, right = (pool.products(width, spectra.ranks) for width in spectra.shape)
-    values = spectra.one.float(), spectra.two.float()
+    groups = len(spectra.one)
+    left, right = (pool.some(pool.products(width, spectra.ranks), groups, rng) for width in spectra.shape)
+    values = spectra.one.float()[:, None], spectra.two.float()[:, None]
     found = _plain(spectra, pool, rng)
     for side, products in zip(SIDES, (left, right), strict=True):
-        overlaps = weighted_overlap(products, *values, pool.dims.subspace, crossed)
-        found[f"weighted_overlap_{side}"] = pool.some(overlaps.unbind(), rng)
-    # Of square changes left and right are one pool: moved so far that no frame enters a window twice.
-    moved = right.roll(int(rng.integers(pool.draws, len(right) - pool.draws + 1)), 0)
-    cosines = pool.some(cosine(left, moved, *values, crossed).unbind(), rng)
-    return {**found, "cosine": _with_rest(cosines, spectra, rng)}
+        found[f"weighted_overlap_{side}"] = weighted_overlap(products, *values, pool.dims.subspace)
+    return {**found, "cosine": _with_rest(cosine(left, right, *values), spectra, rng)}
 
 
 def _shared_initialisation(
@@ -204,30 +199,20 @@ def _shared_initialisation(
     """Every random B of one change with every one of the other."""
     first, second = (torch.cartesian_prod(*[torch.arange(pool.frames)] * 2)[: pool.draws]).T
     values = one.values[:, first], two.values[:, second]
-    right = _all_with_all(one.turns, rows.float(), two.turns)[:, : pool.draws]
+    right = (one.turns.mT @ rows.float()[:, None])[:, first] @ two.turns[:, second]
     ranks = right.shape[2], right.shape[3]
-    left = pool.some([pool.products(spectra.shape[0], ranks)] * len(rows), rng)
+    left = pool.some(pool.products(spectra.shape[0], ranks), len(rows), rng)
     found = {f"{kind}_right": drawn for kind, drawn in subspace_figures(right, *values, pool.dims).items()}
     for kind, drawn in pool.figures(spectra.shape[0], ranks).items():
-        found[f"{kind}_left"] = pool.some([drawn] * len(rows), rng)
+        found[f"{kind}_left"] = pool.some(drawn, len(rows), rng)
     found["weighted_overlap_left"] = weighted_overlap(left, *values, pool.dims.subspace)
     return {**found, "cosine": cosine(left, right, *values)}
-
-
-def _all_with_all(
-    one: Float[Tensor, "G f qa ra"], rows: Float[Tensor, "G qa qb"], two: Float[Tensor, "G f qb rb"]
-) -> Float[Tensor, "G f*f ra rb"]:
-    """`one_j^T rows two_k` for all j and k, in one matrix product."""
-    flat = one.mT.flatten(1, 2) @ rows @ two.transpose(1, 2).flatten(2)
-    frames = one.shape[1]
-    each: Tensor = flat.unflatten(2, (frames, -1)).unflatten(1, (frames, -1))
-    return each.transpose(2, 3).flatten(1, 2)
 
 
 def _plain(spectra: Spectra, pool: Pool, rng: np.random.Generator) -> dict[str, Tensor]:
     """The figures of independent frames that do not depend on singular values."""
     return {
-        f"{kind}_{side}": pool.some([drawn] * len(spectra.one), rng)
+        f"{kind}_{side}": pool.some(drawn, len(spectra.one), rng)
         for side, width in zip(SIDES, spectra.shape, strict=True)
         for kind, drawn in pool.figures(width, spectra.ranks).items()
     }

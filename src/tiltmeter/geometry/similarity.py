@@ -3,7 +3,7 @@
 Source of the plain figures: the study of shared parameter subspaces (arXiv 2511.02022), on effective updates.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,9 +15,6 @@ Side = Literal["left", "right"]
 SIDES: tuple[Side, ...] = ("left", "right")
 KINDS = ("component_cosine", "angle", "overlap", "weighted_overlap")
 FIGURES = ("cosine", *(f"{kind}_{side}" for kind in KINDS for side in SIDES))
-
-
-Sums = Callable[[Tensor, Tensor], Tensor]  # of entries times weights: paired, or all with all
 
 
 @dataclass(frozen=True)
@@ -45,10 +42,9 @@ def cosine(
     right: Float[Tensor, "... ra rb"],
     one: Float[Tensor, "... ra"],
     two: Float[Tensor, "... rb"],
-    sums: Sums = torch.linalg.vecdot,
 ) -> Float[Tensor, "..."]:
     """`<V_a, V_b> / (||V_a|| ||V_b||)`: `sum_ij s_i t_j (U_a^T U_b)_ij (W_a^T W_b)_ij / (||s|| ||t||)`."""
-    return _weighted(left * right, one / _norm(one), two / _norm(two), sums)
+    return _weighted_sum(left * right, one / _norm(one), two / _norm(two))
 
 
 def subspace_figures(
@@ -71,21 +67,12 @@ def subspace_figures(
 
 
 def weighted_overlap(
-    products: Float[Tensor, "... ra rb"],
-    one: Float[Tensor, "... ra"],
-    two: Float[Tensor, "... rb"],
-    k: int,
-    sums: Sums = torch.linalg.vecdot,
+    products: Float[Tensor, "... ra rb"], one: Float[Tensor, "... ra"], two: Float[Tensor, "... rb"], k: int
 ) -> Float[Tensor, "..."]:
     """`sum_ij s_i^2 t_j^2 (u_i . v_j)^2 / (||s^2|| ||t^2||)` over the k leading directions."""
     shared = _leading(products, k)
-    first, second = (_energies(values, shared.shape[-1]) for values in (one, two))
-    return _weighted(shared.square(), first, second, sums)
-
-
-def crossed(entries: Float[Tensor, "P n"], weights: Float[Tensor, "G n"]) -> Float[Tensor, "G P"]:
-    """`Sums` of G spectra with each of P products, where `torch.linalg.vecdot` pairs them."""
-    return weights @ entries.T
+    energies = [_energies(values, shared.shape[-1]) for values in (one, two)]
+    return _weighted_sum(shared.square(), *energies)
 
 
 def energy_spread(values: Float[Tensor, "... r"], k: int) -> Float[Tensor, "..."]:
@@ -118,8 +105,8 @@ def _norm(values: Float[Tensor, "... r"]) -> Float[Tensor, "... 1"]:
     return norm
 
 
-def _weighted(
-    entries: Float[Tensor, "... ra rb"], one: Float[Tensor, "... ra"], two: Float[Tensor, "... rb"], sums: Sums
+def _weighted_sum(
+    entries: Float[Tensor, "... ra rb"], one: Float[Tensor, "... ra"], two: Float[Tensor, "... rb"]
 ) -> Float[Tensor, "..."]:
     """`sum_ij one_i entries_ij two_j`."""
-    return sums(entries.flatten(-2), (one[..., None] * two[..., None, :]).flatten(-2))
+    return ((entries @ two[..., None])[..., 0] * one).sum(-1)
