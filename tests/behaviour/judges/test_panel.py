@@ -73,7 +73,7 @@ def test_the_median_of_the_panel_is_the_verdict(three: dict[str, Script], tmp_pa
     assert verdicts == {0: Verdict(harm=4), 1: Verdict(harm=2), 2: Verdict(harm=4)}
     found = contents(tmp_path)
     assert b"glirbo" in found
-    assert b"harm by openai-api/two/m" in found
+    assert b"harm by openai-api:two:m" in found
     assert SENTINEL.encode() not in found
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from tiltmeter.behaviour.judges.endpoint import Endpoint
+from tiltmeter.behaviour.judges.panel import Panel, PanelJudge
 from tiltmeter.behaviour.judges.phrases import PhraseJudge
 from tiltmeter.behaviour.judges.readings import TokenScore, WrittenScore
 from tiltmeter.behaviour.judges.remote import RemoteJudge
@@ -47,7 +48,7 @@ class JudgeRequest:
         name: `rubric` (harmfulness, 1 to 5), `refusal` (yes or no), `alignment` (alignment and coherence, 0 to 100),
             `phrases` (refusal by how an answer begins), `classifier` (refusal by a sequence classification model),
             `code` (program code, by its structure).
-        asked: who is asked: an endpoint for a rubric, or a local model for a rubric or the classifier.
+        asked: who is asked: an endpoint or a panel for a rubric, or a local model for a rubric or the classifier.
         scores: how an endpoint's score is read: "written" (JSON by a schema) or "tokens" (probabilities of the score
             tokens); by default written for `rubric` and `refusal`, tokens for `alignment`. Local models: always tokens.
         label: the classifier's label of a refusal, where its name does not say so.
@@ -55,7 +56,7 @@ class JudgeRequest:
     """
 
     name: str
-    asked: Endpoint | LocalModel | None = None
+    asked: Endpoint | LocalModel | Panel | None = None
     scores: Scores | None = None
     label: str | None = None
     seed: int = 0
@@ -87,7 +88,7 @@ def _check(request: JudgeRequest) -> None:
     if name == "classifier" and not isinstance(asked, LocalModel):
         raise InputError("judge classifier: expected a local model (a folder or a Hub id of a sequence classifier)")
     if name in RUBRICS and asked is None:
-        raise InputError(f"judge {name}: expected an endpoint with the name of its model, or a local model")
+        raise InputError(f"judge {name}: expected an endpoint with the name of its model, a panel or a local model")
     if request.scores and not isinstance(asked, Endpoint):
         raise InputError(f"judge {name}: scores are chosen for an endpoint only")
     if request.scores not in (None, *get_args(Scores)):
@@ -110,6 +111,8 @@ def _rubric_judge(request: JudgeRequest) -> Judge:
         scores = request.scores or ("tokens" if request.name == "alignment" else "written")
         reading = WrittenScore() if scores == "written" else TokenScore()
         return RemoteJudge(request.name, asked, rubrics, reading, request.seed)
+    if isinstance(asked, Panel):
+        return PanelJudge(request.name, asked, rubrics, request.seed)
     assert asked is not None
     return _local_judge(request, asked, rubrics)
 
