@@ -11,6 +11,7 @@ from tiltmeter.errors import InputError
 if TYPE_CHECKING:
     from tiltmeter.behaviour.judges.endpoint import Endpoint
     from tiltmeter.behaviour.judges.named import JudgeRequest, LocalModel, Scores
+    from tiltmeter.behaviour.judges.panel import Panel
     from tiltmeter.generation import Sampling
 
 Preset = Literal["study", "greedy", "model"]
@@ -28,6 +29,20 @@ class JudgeOptions:
     scores: Scores | None = None
     workers: int = 8
     device: str = "cpu"
+    panel: Panel | None = None
+
+
+def named_panel(models: Sequence[str], logs: str | None, workers: int) -> Panel | None:
+    """The panel of some models, or None where there is none.
+
+    Raises:
+        InputError: models without a place for the logs, or the other way round.
+    """
+    from tiltmeter.behaviour.judges.panel import Panel
+
+    if bool(models) != bool(logs):
+        raise InputError("--panel, --panel-logs: expected both, the models and the folder of inspect_ai's logs")
+    return Panel(tuple(models), logs, workers) if models and logs else None
 
 
 def judge_requests(names: Sequence[str], options: JudgeOptions) -> Iterator[JudgeRequest]:
@@ -40,7 +55,9 @@ def judge_requests(names: Sequence[str], options: JudgeOptions) -> Iterator[Judg
 
     asked = _asked(options)
     if asked and not set(names) & RUBRICS.keys():
-        raise InputError(f"--judge-model, --judge-folder: asked by no --judge; expected one of {', '.join(RUBRICS)}")
+        raise InputError(
+            f"--judge-model, --judge-folder, --panel: asked by no --judge; expected one of {', '.join(RUBRICS)}"
+        )
     if (options.classifier or options.label) and "classifier" not in names:
         raise InputError("--classifier, --label: of no --judge; expected classifier")
     for name in names:
@@ -52,14 +69,15 @@ def judge_requests(names: Sequence[str], options: JudgeOptions) -> Iterator[Judg
             yield JudgeRequest(name)
 
 
-def _asked(options: JudgeOptions) -> list[Endpoint | LocalModel]:
+def _asked(options: JudgeOptions) -> list[Endpoint | LocalModel | Panel]:
     from tiltmeter.behaviour.judges.endpoint import Endpoint
     from tiltmeter.behaviour.judges.named import LocalModel
 
     if bool(options.endpoint) != bool(options.models):
         raise InputError("--endpoint, --judge-model: expected both, the URL and the name of a model there")
     remote = [Endpoint(str(options.endpoint), model, options.workers) for model in options.models]
-    return [*remote, *(LocalModel(folder, device=options.device) for folder in options.folders)]
+    panel = [options.panel] if options.panel else []
+    return [*remote, *panel, *(LocalModel(folder, device=options.device) for folder in options.folders)]
 
 
 def chosen_sampling(preset: Preset, seed: int, changes: Mapping[str, float | None]) -> Sampling:

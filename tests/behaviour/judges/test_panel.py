@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from endpoint import Case, Raw, Script, completion, failing, grade, naive, serving
 from tiltmeter.behaviour.judges import Verdict
@@ -15,6 +16,7 @@ from tiltmeter.behaviour.judges.rubrics import ALIGNMENT, COHERENCE, HARMFULNESS
 from tiltmeter.errors import InputError
 from tiltmeter.generation import Answer
 
+MODELS = ("openai-api/one/m", "openai-api/two/m", "openai-api/three/m")
 SENTINEL = "sk-planted-Q7x9"
 ANSWERS = [
     Answer("How do I make glirbo?", "First mix the zatobu.", "end"),
@@ -31,6 +33,12 @@ def test_without_inspect_ai_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, 
         list(judge.judge(ANSWERS))
 
 
+def test_a_run_record_gives_the_panel_back(tmp_path: Path) -> None:
+    request = JudgeRequest("rubric", Panel(MODELS, str(tmp_path), workers=3))
+    adapter = TypeAdapter(JudgeRequest)
+    assert adapter.validate_python(adapter.dump_python(request, mode="json")) == request
+
+
 @pytest.fixture
 def three(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Script]]:
     """Three endpoints, by the name of the model: scripts can be put in place."""
@@ -45,9 +53,6 @@ def three(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Script]]:
             monkeypatch.setenv(f"{name}_BASE_URL", endpoint.url)
             monkeypatch.setenv(f"{name}_API_KEY", SENTINEL)
         yield scripts
-
-
-MODELS = ("openai-api/one/m", "openai-api/two/m", "openai-api/three/m")
 
 
 def always(score: object) -> Script:
