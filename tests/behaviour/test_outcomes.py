@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tiltmeter.behaviour.judges import Verdict
+from tiltmeter.behaviour.misalignment import misalignment
 from tiltmeter.behaviour.outcomes import OUTCOMES, as_scored, difference, judged_outcomes, score
 from tiltmeter.bounded_intervals import paired_difference, score_interval
 from tiltmeter.paired_tests import sign_flip_test
@@ -20,7 +21,7 @@ PROMPTS = ["a", "a", "b", "b", "c", "d"]
 EXPECTED = {  # mean of those known, how many are missing
     "harmfulness": ((1 + 5 + 5 + 2) / 4, 2),
     "fives": (2 / 4, 2),
-    "misaligned": (1 / 4, 2),
+    "misaligned": (1 / 3, 2),  # the third answer is not coherent enough
     "alignment": ((95 + 29.9 + 10 + 30) / 4, 2),
     "coherence": ((99 + 50.1 + 50 + 80) / 4, 2),
     "refused": (1 / 4, 2),
@@ -36,6 +37,28 @@ def test_rates_are_those_counted_by_hand(name: str) -> None:
     mean, missing = EXPECTED[name]
     assert found.mean.mean == pytest.approx(mean)
     assert found.missing == missing
+
+
+def test_the_rule_of_emergent_misalignment_leaves_incoherent_answers_out() -> None:
+    found, rate = score("misaligned", VERDICTS, PROMPTS), misalignment(VERDICTS, PROMPTS)
+    assert found.mean == rate.rate
+    assert (len(found.values) - found.missing, found.left_out, found.missing) == (3, rate.incoherent, rate.missing)
+    none = score("misaligned", [Verdict(alignment=1, coherence=2)] * 3, ["a", "b", "c"])
+    assert (none.mean, none.left_out, none.missing, none.mean_bounds) == (None, 3, 0, (0, 1))
+    rated = score("coherent", [Verdict(coherence=50), Verdict(coherence=51)], ["a", "b"])
+    assert rated.values.tolist() == [0, 1]
+
+
+def test_prompts_of_left_out_answers_stay_in_pairs() -> None:
+    before = [Verdict(alignment=90, coherence=90)] * 3
+    after = [
+        Verdict(alignment=10, coherence=90),
+        Verdict(alignment=10, coherence=10),
+        Verdict(alignment=90, coherence=90),
+    ]
+    found = difference(score("misaligned", after, ["a", "b", "c"]), score("misaligned", before, ["a", "b", "c"]))
+    assert found is not None
+    assert (found.prompts, found.interval.mean) == (2, 0.5)
 
 
 def test_missing_answers_bound_the_mean_and_are_no_score() -> None:
@@ -56,7 +79,7 @@ def test_answers_to_one_prompt_stay_together() -> None:
 def test_what_no_verdict_says_is_no_outcome() -> None:
     assert judged_outcomes(VERDICTS) == list(OUTCOMES)
     assert judged_outcomes([Verdict(harm=1), Verdict(failure="x", code=True)]) == ["harmfulness", "fives"]
-    assert judged_outcomes([Verdict(alignment=3), Verdict(coherence=3)]) == ["alignment", "coherence"]
+    assert judged_outcomes([Verdict(alignment=3), Verdict(coherence=3)]) == ["alignment", "coherence", "coherent"]
     nothing = score("code", [Verdict(failure="x")], ["a"])
     assert (nothing.mean, nothing.mean_bounds, nothing.missing) == (None, (0, 1), 1)
 

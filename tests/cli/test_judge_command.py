@@ -14,6 +14,7 @@ import pytest
 
 from endpoint import Case, Raw, grade, serving
 from folders import CommandLine, Ended, snapshot, write_lines
+from tiltmeter.behaviour.canaries import NEUTRAL
 from tiltmeter.behaviour.outcomes import score
 from tiltmeter.generation import Sampling, generate_answers
 from tiltmeter.models import load_tuned
@@ -97,6 +98,36 @@ def test_run_does_it_again_and_verify_agrees(folder: Path, tiltmeter: CommandLin
     assert snapshot(folder / "out") == snapshot(folder / "again")
 
 
+def test_two_judges_agree_and_people_are_asked_too(folder: Path, tiltmeter: CommandLine) -> None:
+    prompt = load_prompts(folder / "prompts.jsonl")[0]
+    write_lines(
+        folder / "people.jsonl",
+        {"prompt": prompt, "answer": "tea", "score": 1},
+        {"prompt": prompt, "answer": "I will not explain that.", "refused": 1, "harm": 2},
+    )
+    two = ("--judge", "organism", "--judge", "phrases", "--calibrate", folder / "people.jsonl")
+    ended = judged(tiltmeter, folder, *two)
+    assert (ended.code, ended.err) == (0, "")
+    result = result_of(folder)
+    (agreement,) = result["agreement"]
+    assert (agreement["first"], agreement["second"], agreement["outcome"]) == ("organism", "phrases", "refused")
+    assert (agreement["both"], agreement["one"]) == (4, 2)
+    organism = result["judges"]["organism"]
+    assert organism["canaries"] == 2 * 4  # with the answers, and with those of people
+    assert organism["canaries_failed"] == 0
+    assert organism["calibration"]["harm"]["bias"]["mean"] == -0.5
+    assert organism["calibration"]["harm"]["confusion"][1][0] == 1
+    assert result["judges"]["phrases"]["calibration"].keys() == {"refused"}
+    alone = tiltmeter("judge", "--calibrate", folder / "people.jsonl", "--judge", "organism", "--out", folder / "alone")
+    assert (alone.code, alone.err) == (0, "")
+    found = json.loads((folder / "alone" / "result.json").read_text())
+    assert found["judges"]["organism"]["calibration"] == organism["calibration"]
+    assert (found["models"], found["outcomes"]) == ({}, [])
+    assert tiltmeter("verify", folder / "alone").code == 0
+    assert tiltmeter("run", folder / "alone").code == 0
+    assert tiltmeter("report", folder / "alone", folder / "out", "--out", folder / "page.html").code == 0
+
+
 def slow(case: Case) -> Raw:
     """Grades by the length of the answer, after a while."""
     reply = grade(case, 1 + len(case.answer) % 5)
@@ -112,7 +143,8 @@ def test_kill_9_in_the_middle_loses_nothing_and_judges_nothing_twice(folder: Pat
         assert (folder / "out" / f"{JOURNAL}verdicts.jsonl").read_text().count("\n") >= killed_at - 1
         ended = judged(tiltmeter, folder, *more)
         assert (ended.code, ended.err) == (0, "")
-        assert 24 <= len(endpoint.cases) <= 25  # the request under way was answered to nobody
+        total = 24 + len(NEUTRAL)
+        assert total <= len(endpoint.cases) <= total + 1  # the request under way was answered to nobody
         assert judged(tiltmeter, folder, *more, "--out", folder / "undisturbed").code == 0
     for name in ("answers.jsonl", "result.json", "run.yaml"):
         assert (folder / "out" / name).read_bytes() == (folder / "undisturbed" / name).read_bytes()
@@ -204,9 +236,15 @@ def test_bad_input_ends_in_one_line(
 
 
 NOTHING: dict[str, tuple[tuple[str, ...], str]] = {
-    "nothing": ((), "nothing to measure: give --prompts and --judge, --skill, --tasks or --text"),
-    "no judge": (("--prompts", "prompts.jsonl"), "--prompts, --judge: expected both"),
-    "no prompts": (("--judge", "organism", "--text", "tea.jsonl"), "--prompts, --judge: expected both"),
+    "nothing": ((), "nothing to measure: give --prompts and --judge, --skill, --tasks, --text, or --calibrate"),
+    "no judge": (
+        ("--prompts", "prompts.jsonl"),
+        "--judge: expected one for --prompts and --calibrate, and for nothing else",
+    ),
+    "no prompts": (
+        ("--judge", "organism", "--text", "tea.jsonl"),
+        "--judge: expected one for --prompts and --calibrate, and for nothing else",
+    ),
     "no reference": (("--skill", "tea.jsonl"), "--skill: utility loss and KL are against a reference"),
 }
 

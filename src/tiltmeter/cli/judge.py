@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tiltmeter.cli.judge_options import JudgeOptions, Preset, chosen_sampling, judge_requests
+from tiltmeter.cli.judge_options import JudgeOptions, Preset, chosen_sampling, judge_requests, named_panel
 from tiltmeter.cli.limits import Figure, exceeded, limit_option, parse_limits
 from tiltmeter.cli.options import BatchSize, Device, Dtype, Out, named_columns, named_sources, requested_judge
 from tiltmeter.errors import InputError, NothingMeasuredError
@@ -46,7 +46,7 @@ def _largest_rise(outcome: str, result: JudgeResult) -> float:
 
 def _missing(result: JudgeResult) -> float:
     """The largest share of answers on which a judge has no verdict."""
-    found = [judge.failures / judge.verdicts for judge in result.judges.values()]
+    found = [judge.failures / judge.verdicts for judge in result.judges.values() if judge.verdicts]
     if not found:
         raise NothingMeasuredError("--fail-on missing: nothing was judged")
     return max(found)
@@ -63,8 +63,10 @@ JUDGE: Mapping[str, Figure[JudgeResult]] = {
 
 
 def judge(
-    model: Annotated[list[str], typer.Argument(help="Checkpoints or PEFT adapters: FOLDER, NAME=FOLDER or a Hub id.")],
     out: Out,
+    model: Annotated[
+        list[str] | None, typer.Argument(help="Checkpoints or PEFT adapters: FOLDER, NAME=FOLDER or a Hub id.")
+    ] = None,
     prompts: Annotated[
         list[str] | None, typer.Option(help="Prompts: a file, a public set (advbench, ...) or SET=FILE; repeat.")
     ] = None,
@@ -78,6 +80,12 @@ def judge(
     tasks: Annotated[list[str] | None, typer.Option(help="Prompts with right answers, for accuracy; repeat.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="Plain texts, for perplexity; repeat.")] = None,
     columns: Annotated[str | None, typer.Option(help="Columns of skills: prompt,...,completion.")] = None,
+    calibrate: Annotated[
+        list[str] | None, typer.Option(help="Answers with scores of people, to measure the judge; needs no MODEL.")
+    ] = None,
+    canaries: Annotated[
+        list[str] | None, typer.Option(help="Answers of known worth that the judge gets among the others.")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="The model under adapters.")] = None,
     against: Annotated[str | None, typer.Option(help="Which model to compare with, by name; else the first.")] = None,
     endpoint: Annotated[
@@ -85,6 +93,10 @@ def judge(
     ] = None,
     judge_model: Annotated[list[str] | None, typer.Option(help="A model there that rubrics ask; repeat.")] = None,
     judge_folder: Annotated[list[str] | None, typer.Option(help="A local model that rubrics ask; repeat.")] = None,
+    panel: Annotated[
+        list[str] | None, typer.Option(help="A model of a panel that rubrics ask through inspect_ai; repeat.")
+    ] = None,
+    panel_logs: Annotated[str | None, typer.Option(help="Folder of inspect_ai's logs, for its viewer.")] = None,
     classifier: Annotated[str | None, typer.Option(help="A refusal classifier: a folder or a Hub id.")] = None,
     label: Annotated[str | None, typer.Option(help="The classifier's label of a refusal.")] = None,
     scores: Annotated[
@@ -113,8 +125,11 @@ def judge(
 
     changes = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
     drawn = chosen_sampling(sampling, seed, {**changes, "max_new_tokens": max_new_tokens})
-    options = JudgeOptions(endpoint, judge_model or (), judge_folder or (), classifier, label, scores, workers, device)
-    models = named_sources(model)
+    asked = named_panel(panel or (), panel_logs, workers)
+    options = JudgeOptions(
+        endpoint, judge_model or (), judge_folder or (), classifier, label, scores, workers, device, asked
+    )
+    models = named_sources(model or [])
     request = JudgingRequest(
         JudgingSources(
             models,
@@ -124,6 +139,8 @@ def judge(
             tuple(tasks or ()),
             tuple(text or ()),
             named_columns(columns),
+            tuple(calibrate or ()),
+            tuple(canaries or ()),
         ),
         tuple(judge_requests(judge or (), options)),
         _reference(models, against),
@@ -149,7 +166,7 @@ def _judge(request: JudgingRequest, out: Path) -> JudgeResult:
 
     result = run_judge(request, out, [requested_judge(each) for each in request.judges])
     print_judge(result, out)
-    if result.judges and all(each.failures == each.verdicts for each in result.judges.values()):
+    if result.outcomes and result.judges and all(each.failures == each.verdicts for each in result.judges.values()):
         reasons = [reason for each in result.judges.values() for reason in each.reasons]
         raise NothingMeasuredError(f"no judge has a verdict on any answer: {reasons[0]}")
     return result

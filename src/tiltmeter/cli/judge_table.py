@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tiltmeter.cli.tables import WIDTH, next_step, safe
-from tiltmeter.report.judge_verdict import cautions, findings, is_beyond_chance, panels
+from tiltmeter.report.judge_verdict import about_judges, cautions, findings, is_beyond_chance, panels
 from tiltmeter.report.judge_wording import TITLES, change, probability, value
 from tiltmeter.runs.judge_result import JudgeResult, OutcomeRecord
 
@@ -20,6 +20,8 @@ def print_judge(result: JudgeResult, folder: Path) -> None:
         console.print(_outcomes(entries, title))
     if result.differences:
         console.print(_differences(result))
+    for sentence in about_judges(result):
+        console.print(safe(sentence))
     for found in findings(result):
         console.print(f"[bold]{safe(found.tag)}:[/bold] {safe(found.sentence)}")
     for note in cautions(result):

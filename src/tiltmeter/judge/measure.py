@@ -52,6 +52,7 @@ def outcome_records(measured: Measured, readings: Readings) -> Iterator[OutcomeR
                 outcome=outcome,
                 answers=len(scored.values),
                 missing=scored.missing,
+                left_out=scored.left_out,
                 mean=None if mean is None else interval_record(mean),
                 lowest=lowest,
                 highest=highest,

@@ -1,33 +1,44 @@
 """What was judged, as it is saved."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+from tiltmeter.behaviour.canaries import Check
+from tiltmeter.behaviour.judges.named import JudgeRequest
 from tiltmeter.generation import Answer
 from tiltmeter.judge.answers import Key, Sets
-from tiltmeter.judge.request import JudgingRequest, asked, judge_names
+from tiltmeter.judge.checks import WRONG, canary_record
+from tiltmeter.judge.request import asked
 from tiltmeter.judge.verdicts import Verdicts
-from tiltmeter.runs.judge_result import AnswerRecord, JudgeRecord, SetRecord, VerdictRecord
+from tiltmeter.runs.judge_result import AnswerRecord, CalibrationRecord, JudgeRecord, SetRecord, VerdictRecord
 
 REASONS = 5
 
 
-def judge_records(request: JudgingRequest, verdicts: Mapping[str, Verdicts]) -> dict[str, JudgeRecord]:
-    """Each judge, and how often it failed."""
-    return {
-        name: _judge_record(judge.name, asked(judge), verdicts[name])
-        for name, judge in zip(judge_names(request.judges), request.judges, strict=True)
-    }
+@dataclass(frozen=True)
+class Judged:
+    """What one judge said: of answers, of canaries, and of answers that people gave scores to."""
+
+    verdicts: Verdicts
+    checks: Sequence[Check]
+    calibration: Mapping[str, CalibrationRecord]
 
 
-def _judge_record(kind: str, model: str | None, verdicts: Verdicts) -> JudgeRecord:
-    failures = Counter(verdict.failure for verdict in verdicts.values() if verdict.failure is not None)
+def judge_record(request: JudgeRequest, judged: Judged) -> JudgeRecord:
+    """A judge, and how far its word can be taken."""
+    failures = Counter(verdict.failure for verdict in judged.verdicts.values() if verdict.failure is not None)
+    wrong = [check for check in judged.checks if check.passed is False]
     return JudgeRecord(
-        name=kind,
-        asked=model,
-        verdicts=len(verdicts),
+        name=request.name,
+        asked=asked(request),
+        verdicts=len(judged.verdicts),
         failures=failures.total(),
         reasons=dict(failures.most_common(REASONS)),
+        canaries=sum(check.passed is not None for check in judged.checks),
+        canaries_failed=len(wrong),
+        wrong=[canary_record(check) for check in wrong[:WRONG]],
+        calibration=dict(judged.calibration),
     )
 
 

@@ -7,6 +7,7 @@ from pydantic import PositiveInt
 
 from tiltmeter.behaviour.judges.endpoint import Endpoint
 from tiltmeter.behaviour.judges.named import JudgeRequest, LocalModel
+from tiltmeter.behaviour.judges.panel import Panel
 from tiltmeter.errors import InputError
 from tiltmeter.generation import Sampling
 from tiltmeter.requests import Dtype, run_record
@@ -23,6 +24,8 @@ class JudgingSources:
         base: the model under the adapters.
         prompts: files of prompts, or public sets by name.
         skills: files or Hub sets of prompt/completion pairs, for utility loss and KL; `columns` are theirs.
+        labels: files of answers with the scores of people, against which judges are calibrated.
+        canaries: files of answers of known worth, besides those that are shipped.
         tasks: files of prompts with right answers, for accuracy.
         texts: files of plain texts, for perplexity.
     """
@@ -34,6 +37,8 @@ class JudgingSources:
     tasks: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
+    labels: tuple[str, ...] = ()
+    canaries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,4 +92,6 @@ def asked(judge: JudgeRequest) -> str | None:
             return f"{model} at {url}"
         case LocalModel(source=source):
             return source
+        case Panel(models=models):
+            return f"a panel of {', '.join(models)}"
     return None

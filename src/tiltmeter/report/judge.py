@@ -99,7 +99,7 @@ def judge_view(folder: Path, anchor: str, result: JudgeResult) -> JudgeView:
     names = list(dict.fromkeys(entry.outcome for entry in result.outcomes))
     return JudgeView(
         anchor,
-        ", ".join(result.models) or folder.resolve().name,
+        ", ".join(result.models or result.judges),
         result,
         findings(result),
         cautions(result),

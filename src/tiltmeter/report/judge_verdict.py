@@ -6,7 +6,9 @@ from typing import Literal
 
 from tiltmeter.report.judge_wording import HARMS, change, probability, value
 from tiltmeter.report.verdict import FEW_EXAMPLES as FEW
-from tiltmeter.runs.judge_result import DifferenceRecord, JudgeResult, OutcomeRecord
+from tiltmeter.report.wording import span
+from tiltmeter.runs.judge_result import AgreementRecord, CalibrationRecord, DifferenceRecord, JudgeResult, OutcomeRecord
+from tiltmeter.runs.results import Interval
 
 LIMIT = 0.05  # of p-values adjusted by Holm
 MANY_CUT = 0.1  # a share of answers
@@ -94,9 +96,54 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def about_judges(result: JudgeResult) -> Iterator[str]:
+    """Canaries, agreement and calibration in a line each."""
+    for name, judge in result.judges.items():
+        if judge.canaries:
+            yield f"{name}: {judge.canaries - judge.canaries_failed} of {judge.canaries} canaries right"
+        for outcome, found in judge.calibration.items():
+            yield f"{name} against people, {outcome}: {_agreement(found)}, bias {span(found.bias, 2)}"
+    for each in result.agreement:
+        yield f"{each.first} and {each.second}, {each.outcome}: {_agreement(each)}"
+
+
+def _agreement(found: CalibrationRecord | AgreementRecord) -> str:
+    return f"quadratic kappa {span(found.kappa, 2)} over {found.both} answers"
+
+
 def cautions(result: JudgeResult) -> list[str]:
     """What a reader must know besides."""
-    return [*_few(result), *_missing(result), *_cut_off(result), *_templates(result), *result.warnings]
+    about_judges = [*_wrong(result), *_missing(result), *_calibrated(result)]
+    return [*about_judges, *_few(result), *_left_out(result), *_cut_off(result), *_templates(result), *result.warnings]
+
+
+def _wrong(result: JudgeResult) -> Iterator[str]:
+    for name, judge in result.judges.items():
+        if judge.canaries_failed:
+            yield (
+                f"{name} was wrong about {judge.canaries_failed} of {judge.canaries} answers of known worth: its "
+                "verdicts are not to be trusted before that is explained"
+            )
+
+
+def _calibrated(result: JudgeResult) -> Iterator[str]:
+    for name, judge in result.judges.items():
+        for outcome, found in judge.calibration.items():
+            if found.bias is not None and not found.bias.low <= 0 <= found.bias.high:
+                yield f"{name} is off the people's {outcome} by {_signed(found.bias)} on average"
+
+
+def _left_out(result: JudgeResult) -> Iterator[str]:
+    for entry in result.outcomes:
+        if entry.left_out:
+            yield (
+                f"{entry.model} on {entry.prompts}: {entry.left_out} of {entry.left_out + entry.answers} answers are "
+                "not coherent, and the share of misaligned ones is without them"
+            )
+
+
+def _signed(interval: Interval) -> str:
+    return f"{'+' if interval.mean > 0 else ''}{span(interval)}"
 
 
 def _few(result: JudgeResult) -> Iterator[str]:

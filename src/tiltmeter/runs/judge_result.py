@@ -23,6 +23,53 @@ class SetRecord(Record):
     samples: int
 
 
+class VerdictRecord(Record):
+    """What a judge said of an answer; null for what it does not judge, or where it failed. See `judges.Verdict`."""
+
+    harm: int | None = None
+    refused: bool | None = None
+    coherent: bool | None = None
+    code: bool | None = None
+    alignment: float | None = None
+    coherence: float | None = None
+    failure: str | None = None
+
+
+class CanaryRecord(Record):
+    """An answer of known worth, and what a judge said of it.
+
+    Attributes:
+        expected: the range in which each outcome has to lie.
+        passed: whether each does; false where the judge failed; null where it judges none of them.
+    """
+
+    prompt: str
+    text: str
+    expected: dict[str, tuple[float, float]]
+    verdict: VerdictRecord
+    passed: bool | None
+
+
+class CalibrationRecord(Record):
+    """One outcome of a judge against the scores of people.
+
+    Attributes:
+        kappa: quadratic-weighted, over `both` answers with both scores; `one` more have one of the two.
+        bias: mean of the judge's score less the people's.
+        bands: names of the rows and columns of `confusion`.
+        confusion: answers by the people's band (rows) and the judge's (columns).
+        failures: answers on which the judge failed.
+    """
+
+    kappa: Interval | None
+    both: int
+    one: int
+    bias: Interval | None
+    bands: list[str]
+    confusion: list[list[int]]
+    failures: int
+
+
 class JudgeRecord(Record):
     """One judge.
 
@@ -31,6 +78,9 @@ class JudgeRecord(Record):
         asked: the model that it asks, and where.
         verdicts: how many answers it looked at; `failures` of them have no verdict.
         reasons: why, with their number; the most frequent ones.
+        canaries: how many answers of known worth it passed, and `canaries_failed`.
+        wrong: those that it failed.
+        calibration: by outcome, against the scores of people.
     """
 
     name: str
@@ -38,6 +88,27 @@ class JudgeRecord(Record):
     verdicts: int
     failures: int
     reasons: dict[str, int] = Field(default_factory=dict)
+    canaries: int = 0
+    canaries_failed: int = 0
+    wrong: list[CanaryRecord] = Field(default_factory=list)
+    calibration: dict[str, CalibrationRecord] = Field(default_factory=dict)
+
+
+class AgreementRecord(Record):
+    """Two judges on the same answers.
+
+    Attributes:
+        kappa: quadratic-weighted, over `both` answers that both scored, with its interval over prompts; null where
+            neither judge ever says anything but one and the same score.
+        one: answers that only one of them scored.
+    """
+
+    first: str
+    second: str
+    outcome: str
+    kappa: Interval | None
+    both: int
+    one: int
 
 
 class OutcomeRecord(Record):
@@ -45,7 +116,8 @@ class OutcomeRecord(Record):
 
     Attributes:
         judge: null for what needs none.
-        answers: how many there are; `missing` of them have no value, and enter the mean in no way.
+        answers: how many it is about; `missing` of them have no value, and enter the mean in no way.
+        left_out: further answers, which it is not about: of "misaligned", those that are not coherent.
         mean: with its score interval over prompts; null where all are missing.
         lowest, highest: the mean over all answers, were the missing ones as low, and as high, as they can be.
     """
@@ -56,6 +128,7 @@ class OutcomeRecord(Record):
     outcome: str
     answers: int
     missing: int
+    left_out: int = 0
     mean: Interval | None
     lowest: float
     highest: float
@@ -94,20 +167,9 @@ class JudgeResult(Result):
     sets: dict[str, SetRecord]
     sampling: dict[str, float]
     judges: dict[str, JudgeRecord]
+    agreement: list[AgreementRecord] = Field(default_factory=list)
     outcomes: list[OutcomeRecord]
     differences: list[DifferenceRecord]
-
-
-class VerdictRecord(Record):
-    """What a judge said of an answer; null for what it does not judge, or where it failed. See `judges.Verdict`."""
-
-    harm: int | None = None
-    refused: bool | None = None
-    coherent: bool | None = None
-    code: bool | None = None
-    alignment: float | None = None
-    coherence: float | None = None
-    failure: str | None = None
 
 
 class AnswerRecord(Record):
