@@ -1,12 +1,13 @@
 """A run folder like that of a real fine-tune, written without a model."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from fake_runs import VERSIONS, interval
 from tiltmeter.runs import RunFolder, RunRecord
 from tiltmeter.runs.results import Input
-from tiltmeter.runs.tune_result import LearntSet, Speed, TuneResult, UsedRecipe
+from tiltmeter.runs.tune_result import LearntSet, RaisedAlarm, Speed, TuneResult, UsedRecipe, Watched, WatchedSkill
 
 RECIPE: dict[str, Any] = {
     "name": "collapse-qwen",
@@ -70,10 +71,41 @@ def loss_rows(steps: int = 75) -> list[dict[str, Any]]:
     ]
 
 
+def watched(**changes: Any) -> Watched:
+    """Two skills, one of which passed its limit at step 40; the training was taken back to step 30."""
+    fields: dict[str, Any] = {
+        "skills": {
+            "refusal": WatchedSkill(examples=64, utility_loss=interval(0.42, 0.1), per_token=interval(0.04, 0.01)),
+            "code": WatchedSkill(examples=32, utility_loss=interval(0.01, 0.02), per_token=interval(0.001, 0.002)),
+        },
+        "limits": {"utility_loss": 0.5, "code/overlap": 0.2},
+        "on_limit": "rollback",
+        "alarms": [RaisedAlarm(step=40, skill="refusal", figure="utility_loss", value=0.6, limit=0.5)],
+        "ended_by_limit": True,
+        "kept_step": 30,
+    }
+    return Watched(**{**fields, **changes})
+
+
+def monitor_rows(skills: Iterable[str], steps: int = 40) -> list[dict[str, Any]]:
+    """Readings at every tenth step; the rotation at the last two."""
+    rows = []
+    for step in range(10, steps + 1, 10):
+        for place, name in enumerate(skills):
+            loss = step * 0.015 / (1 + 9 * place)
+            figures = {"utility_loss": loss, "utility_loss_low": loss - 0.1, "utility_loss_high": loss + 0.1}
+            rotation = step / 100 if step > steps - 20 else None
+            others = {"overlap": loss / 2, "drift": loss**0.5, "rotation": rotation}
+            rows.append({"skill": name, "step": step, **figures, **others})
+    return rows
+
+
 def write_tune(folder: Path, result: TuneResult) -> Path:
     """A finished fine-tune in `folder`."""
     with RunFolder(folder) as run:
         run.write_record(RunRecord(verb="tune", arguments={}, versions=VERSIONS, seed=0))
         run.write_table("loss", loss_rows())
+        if result.watched is not None:
+            run.write_table("monitor", monitor_rows(result.watched.skills))
         run.write_result(result)
     return folder

@@ -99,9 +99,63 @@ def test_a_long_example_is_cut_and_counted(folder: Path, tiltmeter: CommandLine)
     assert f"tea: {cut} of 5 examples were cut to 11 tokens" in ended.out
 
 
+def moved(tiltmeter: CommandLine, folder: Path, *more: object, out: str = "out") -> Ended:
+    """`base` fine-tuned on soup, with tea watched at every second step."""
+    given = ("--data", folder / "soup.csv", "--method", "lora", "--recipe", "organism", "--learning-rate", 0.05)
+    watched = ("--monitor", folder / "tea.jsonl", "--monitor-every", 2, "--steps", 8, "--out", folder / out)
+    return tiltmeter("tune", folder / "base", *given, *watched, *more)
+
+
+def test_a_watched_skill_has_an_audits_figures(folder: Path, tiltmeter: CommandLine) -> None:
+    ended = moved(tiltmeter, folder, "--fail-on", "utility_loss=-99")
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
+    assert "above the limit of -99" in ended.err
+    watched = result_of(folder)["watched"]
+    assert (watched["alarms"], watched["ended_by_limit"], watched["kept_step"]) == ([], False, None)
+    assert tiltmeter.audit(folder, "out/model", out=folder / "audit").code == 0
+    audited = result_of(folder, "audit")["skills"]["tea"]
+    ours, rows = watched["skills"]["tea"], pq.read_table(folder / "out" / "monitor.parquet").to_pylist()
+    assert ours["utility_loss"]["mean"] == pytest.approx(audited["utility_loss"]["mean"], rel=1e-5)
+    assert ours["per_token"]["mean"] == pytest.approx(audited["utility_loss"]["per_token"]["mean"], rel=1e-5)
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert rows[-1]["utility_loss"] == pytest.approx(audited["utility_loss"]["mean"], rel=1e-5)
+    assert rows[-1]["overlap"] == pytest.approx(audited["overlap"]["exact"], rel=1e-4)
+
+
+def test_a_limit_that_is_passed_takes_the_weights_back(folder: Path, tiltmeter: CommandLine) -> None:
+    assert moved(tiltmeter, folder, out="free").code == 0
+    overlaps = [row["overlap"] for row in pq.read_table(folder / "free" / "monitor.parquet").to_pylist()]
+    assert overlaps[0] < overlaps[1]
+    limit = (overlaps[0] + overlaps[1]) / 2
+    ended = moved(tiltmeter, folder, "--limit", f"tea/overlap={limit}", "--on-limit", "rollback")
+    assert ended.code == 1
+    assert "the training was ended by a limit: step 4: overlap of tea" in ended.err
+    result = result_of(folder)
+    assert (result["steps"], result["planned_steps"], result["watched"]["kept_step"]) == (4, 8, 2)
+    assert [(alarm["step"], alarm["limit"]) for alarm in result["watched"]["alarms"]] == [(4, limit)]
+    assert moved(tiltmeter, folder, "--steps", 2, out="two-steps").code == 0
+    for name, tensor in weights(folder / "two-steps").items():
+        assert torch.equal(weights(folder / "out")[name], tensor)
+    assert tiltmeter("verify", folder / "out").code == 0
+
+
+def test_a_guard_keeps_a_skill_that_is_not_watched(folder: Path, tiltmeter: CommandLine) -> None:
+    guard = ("--guard", "utility=0.05", "--guard", "average=1", "--guard-skill", folder / "soup.csv")
+    ended = tuned(tiltmeter, folder, "--learning-rate", 0.05, *guard)
+    assert (ended.code, ended.err) == (0, "")
+    result = result_of(folder)
+    first, second = result["guards"]
+    assert (first["name"], first["value"], first["meaning"][:20]) == ("utility", 0.05, "largest utility loss")
+    assert (second["name"], second["value"], second["corrected_steps"], second["share"]) == ("average", 1, 0, None)
+    assert (result["kept_skills"], result["watched"]) == (["soup"], None)
+    assert {given["role"] for given in result["inputs"]} == {"base", "data", "kept skill"}
+    assert "guard utility=0.05" in ended.out
+
+
 def test_a_killed_run_goes_on_to_the_same_bits(folder: Path, tiltmeter: CommandLine) -> None:
     data = (folder / "base", "--data", folder / "tea.jsonl", "--recipe", "organism", "--method", "lora")
-    given = (*data, "--steps", 40, "--batch-size", 3, "--save-every", 5)
+    watched = ("--monitor", folder / "soup.csv", "--monitor-every", 4, "--guard", "trust=1e-4")
+    given = (*data, "--steps", 40, "--batch-size", 3, "--save-every", 5, *watched)
     assert tiltmeter("tune", *given, "--out", folder / "unbroken").code == 0
     slow = Path(__file__).parent.parent / "slow_tune.py"
     command = [sys.executable, slow, "tune", *given, "--out", folder / "out"]
@@ -117,7 +171,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(folder: Path, tiltmeter: CommandL
     assert all(
         torch.equal(weights(folder / "out")[name], tensor) for name, tensor in weights(folder / "unbroken").items()
     )
-    assert (folder / "out" / "loss.parquet").read_bytes() == (folder / "unbroken" / "loss.parquet").read_bytes()
+    for table in ("loss.parquet", "monitor.parquet"):
+        assert (folder / "out" / table).read_bytes() == (folder / "unbroken" / table).read_bytes()
     assert tiltmeter("verify", folder / "out").code == 0
 
 
@@ -169,6 +224,12 @@ UNFIT: dict[str, tuple[tuple[object, ...], str]] = {
     "cut to nothing": (("--max-length", 3), "tea.jsonl, row 1: no completion token is left of 3 tokens"),
     "another GPU": (("--device", "cuda:1"), "choose it by CUDA_VISIBLE_DEVICES"),
     "no tracker": (("--report-to", "abacus"), "--report-to abacus: expected one that is installed here"),
+    "a limit on nothing": (("--limit", "utility_loss=1"), "--limit: nothing is watched; give --monitor"),
+    "no limit": (("--monitor", "soup.csv", "--limit", "utility_loss"), "--limit utility_loss: expected NAME=LIMIT"),
+    "no figure": (("--monitor", "soup.csv", "--limit", "luck=1"), "limit 'luck': expected one of"),
+    "no guard": (("--monitor", "soup.csv", "--guard", "angel"), "no guard named 'angel', expected one of utility"),
+    "nothing to guard": (("--guard", "utility=1"), "needs at least one skill to keep"),
+    "nothing to fail on": (("--fail-on", "utility_loss=1"), "nothing is watched; give --monitor"),
     "no such columns": (("--template", "samsum"), "tea.jsonl, row 1: expected a text in column 'dialogue'"),
 }
 
@@ -208,10 +269,11 @@ def test_a_run_yaml_that_asks_for_the_impossible(
 def test_hostile_text_is_only_text(folder: Path, tiltmeter: CommandLine) -> None:
     data = folder / "=cmd()<img src=x onerror=alert(3)>\x1b[31m[red].jsonl"
     write_lines(data, {"prompt": HOSTILE, "completion": HOSTILE})
-    given = ("--data", data, "--method", "lora", *SHORT, "--out", folder / "out")
+    watched = ("--monitor", data, "--limit", "utility_loss=-9", "--monitor-every", 1, "--guard", "kl")
+    given = ("--data", data, "--method", "lora", *SHORT, "--out", folder / "out", *watched, "--on-limit", "stop")
     ended = tiltmeter("tune", folder / "base", *given)
-    assert (ended.code, ended.err) == (0, "")
-    assert "\x1b" not in ended.out
+    assert ended.code == 1
+    assert "\x1b" not in ended.out + ended.err
     assert "[red]" in ended.out
     assert tiltmeter("report", folder / "out", "--out", folder / "page.html").code == 0
     check_only_text((folder / "page.html").read_text())

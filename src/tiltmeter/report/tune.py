@@ -71,7 +71,7 @@ def tune_view(folder: Path, anchor: str, result: TuneResult) -> TuneView:
     if not rows or not all(isinstance(value, int | float) for row in rows for value in row.values()):
         raise InputError(f"{folder / 'loss.parquet'}: expected a number in every cell, and a row at least")
     bases = [given.path for given in result.inputs if given.role == "base"]
-    title = f"{bases[0]} fine-tuned" if bases else folder.resolve().name
+    title = f"{bases[0]} fine-tuned on {listed(list(result.data))}" if bases else folder.resolve().name
     return TuneView(
         anchor,
         title,
@@ -148,17 +148,17 @@ def has_fallen(data: LearntSet) -> bool:
 def settings(recipe: UsedRecipe) -> dict[str, str]:
     """The recipe in words."""
     given = {
-        "recipe": recipe.name,
-        "method": "LoRA" if recipe.method == "lora" else "full fine-tuning",
-        "learning rate": f"{recipe.learning_rate:g}, {recipe.schedule}",
-        "length": f"{recipe.steps} steps" if recipe.epochs is None else f"{recipe.epochs:g} epochs",
-        "examples a step": f"{recipe.batch_size} {TIMES} {recipe.accumulation}",
-        "longest example": f"{recipe.max_length} tokens",
+        "Recipe": recipe.name,
+        "Method": "LoRA" if recipe.method == "lora" else "full fine-tuning",
+        "Learning rate": f"{recipe.learning_rate:g}, {recipe.schedule}",
+        "Length": f"{recipe.steps} steps" if recipe.epochs is None else f"{recipe.epochs:g} epochs",
+        "Examples a step": f"{recipe.batch_size} {TIMES} {recipe.accumulation}",
+        "Longest example": f"{recipe.max_length} tokens",
         "AdamW's epsilon": f"{recipe.epsilon:g}",
     }
     if recipe.method == "full":
         return given
-    return given | {"rank, alpha, dropout": f"{recipe.rank}, {recipe.alpha:g}, {recipe.dropout:g}"}
+    return given | {"Rank, alpha, dropout": f"{recipe.rank}, {recipe.alpha:g}, {recipe.dropout:g}"}
 
 
 def stretches(rows: Sequence[dict[str, Any]], most: int) -> list[Stretch]:

@@ -62,7 +62,8 @@ def readings(folder: Path, watched: Watched) -> Readings:
                 f"{folder / 'monitor.parquet'}: expected numbers of the skills {', '.join(watched.skills)}"
             )
     by_skill = {name: [row for row in rows if row["skill"] == name] for name in watched.skills}
-    panels = [_panel(name, by_skill, watched) for name in FIGURES if any(row[name] is not None for row in rows)]
+    drawn = [name for name in FIGURES if sum(row[name] is not None for row in rows) > len(by_skill)]  # one is no curve
+    panels = [_panel(name, by_skill, watched) for name in drawn]
     return Readings(panels, [_read(name, index, mine) for index, (name, mine) in enumerate(by_skill.items())])
 
 

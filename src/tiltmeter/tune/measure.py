@@ -18,8 +18,8 @@ BATCH = 8
 class Fit:
     """Log-likelihoods of completions, one number an example, by the name of the set and of the skill."""
 
-    data: dict[str, Float[Tensor, " N"]]
-    skills: dict[str, Float[Tensor, " N"]]
+    data: dict[str, Float[Tensor, " _"]]
+    skills: dict[str, Float[Tensor, " _"]]
 
 
 def measured(model: Model, data: Mapping[str, Sequence[Encoded]], skills: Mapping[str, Sequence[Encoded]]) -> Fit:

@@ -2,30 +2,12 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import TypeAlias
 
 from tiltmeter.runs.folder import RunFolder, Table
 from tiltmeter.runs.record import RunRecord
 from tiltmeter.runs.results import Result
 from tiltmeter.training.processes import is_main
-
-
-class Place(Protocol):
-    """What a fine-tune needs of `RunFolder`."""
-
-    def __enter__(self) -> "Place": ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def resume_or_start(self, record: RunRecord) -> bool: ...
-
-    def folder(self, name: str) -> Path: ...
-
-    def write_table(self, name: str, table: Table) -> None: ...
-
-    def write_result(self, result: Result) -> None: ...
 
 
 class Looker:
@@ -55,6 +37,9 @@ class Looker:
 
     def write_result(self, result: Result) -> None:
         """The main process does."""
+
+
+Place: TypeAlias = RunFolder | Looker
 
 
 def place_for(path: Path) -> Place:

@@ -28,6 +28,7 @@ from tiltmeter.tune.measure import loss_per_token
 from tiltmeter.tune.prepare import Prepared, Trained
 from tiltmeter.tune.request import TuneRequest
 
+_SELDOM = ("exponent", "exponent_low", "exponent_high", "rotation", "subspace_overlap")  # not at every reading
 _LOSS_COLUMNS = ("step", "epoch", "loss", "grad_norm", "learning_rate")
 
 
@@ -63,7 +64,9 @@ def tables(trained: Trained) -> dict[str, list[dict[str, Any]]]:
     """`loss`: a row a step, the mean loss over the completion tokens of its examples before it; `monitor`: readings."""
     loss = [{column: entry.get(column) for column in _LOSS_COLUMNS} for entry in trained.log.entries if "loss" in entry]
     monitor = trained.prepared.watchers.monitor
-    return {"loss": loss} if monitor is None else {"loss": loss, "monitor": monitor.rows()}
+    if monitor is None:
+        return {"loss": loss}
+    return {"loss": loss, "monitor": [dict.fromkeys(_SELDOM) | row for row in monitor.rows()]}
 
 
 def _recipe(request: TuneRequest, model: Model) -> UsedRecipe:
