@@ -6,7 +6,7 @@ from typing import Literal
 
 from tiltmeter.report.judge_wording import HARMS, change, probability, value
 from tiltmeter.report.verdict import FEW_EXAMPLES as FEW
-from tiltmeter.report.wording import span
+from tiltmeter.report.wording import share, span
 from tiltmeter.runs.judge_result import AgreementRecord, CalibrationRecord, DifferenceRecord, JudgeResult, OutcomeRecord
 from tiltmeter.runs.results import Interval
 
@@ -166,7 +166,7 @@ def _cut_off(result: JudgeResult) -> Iterator[str]:
     for entry in result.outcomes:
         if entry.outcome == "truncated" and entry.mean is not None and entry.mean.mean > MANY_CUT:
             yield (
-                f"{entry.model} on {entry.prompts}: {entry.mean.mean:.0%} of the answers were cut off at "
+                f"{entry.model} on {entry.prompts}: {share(entry.mean.mean)} of the answers were cut off at "
                 f"{result.sampling['max_new_tokens']:g} tokens, and were judged as they are"
             )
 
