@@ -26,7 +26,9 @@ def audit(
     skill: Annotated[list[str], typer.Option(help="Pairs of prompt and completion: JSONL, CSV, Parquet or a Hub set.")],
     out: Out,
     columns: Annotated[str | None, typer.Option(help="Columns of the skills: prompt,...,completion.")] = None,
-    prompts: Annotated[list[str] | None, typer.Option(help="Prompts to answer and judge, before and after.")] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Option(help="Prompts (a file or a public set) to answer and judge, before and after.")
+    ] = None,
     judge: Annotated[str | None, typer.Option(help="Who judges the answers to the prompts: organism.")] = None,
     initial: Annotated[str | None, typer.Option(help="The adapter before training (PiSSA, OLoRA).")] = None,
     dims: Annotated[int, typer.Option(min=1, help="Largest eigenvalues of the Fisher to report.")] = 8,

@@ -62,7 +62,9 @@ def connect(
     ] = None,
     data: Annotated[list[str] | None, typer.Option(help="What A or B learnt, in the same formats.")] = None,
     columns: Annotated[str | None, typer.Option(help="Columns of both: prompt,...,completion.")] = None,
-    prompts: Annotated[list[str] | None, typer.Option(help="Prompts to answer and judge at each point.")] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Option(help="Prompts (a file or a public set) to answer and judge at each point.")
+    ] = None,
     judge: Annotated[str | None, typer.Option(help="Who judges the answers to the prompts: organism.")] = None,
     variant: Annotated[
         Literal["effective", "factors"],
