@@ -84,5 +84,6 @@ def watchers(watch: Watch, columns: tuple[str, ...] | None, tokenizer: PreTraine
 def _monitor(watch: Watch, skills: Mapping[str, Skill], tokenizer: PreTrainedTokenizerBase) -> Monitor | None:
     if not skills:
         return None
-    settings = {"every": watch.every, "limits": watch.limits, "on_limit": watch.on_limit}
-    return Monitor(*skills.values(), **settings, tokenizer=tokenizer)
+    return Monitor(
+        *skills.values(), every=watch.every, limits=watch.limits, on_limit=watch.on_limit, tokenizer=tokenizer
+    )
