@@ -87,6 +87,7 @@ def test_divergence_and_loss_have_one_mean_over_the_bases_own_completions() -> N
     apart = (loss.by_example - divergence.by_example).numpy()
     assert abs(apart.mean()) < 3 * apart.std() / len(apart) ** 0.5
     assert apart.std() > 0.5
+    assert divergence.by_example.std() < loss.by_example.std()
     assert divergence.per_completion.mean > 1
 
 
