@@ -177,6 +177,24 @@ def test_requests_under_way_count_when_another_fails_for_good() -> None:
     assert endpoint.counts.total() <= 4
 
 
+def test_answers_of_a_failing_row_stay_unjudged_when_a_slower_request_succeeds() -> None:
+    def script(case: Case) -> Raw:
+        return replace(by_number(case), seconds=0.5) if case.answer == "answer 5" else failing(500)
+
+    with serving(script) as endpoint:
+        verdicts, error = gathered(judge_at(endpoint.url, workers=6))
+    assert verdicts == {5: Verdict(harm=1)}
+    assert "status 500" in error
+
+
+def test_redirects_are_not_followed() -> None:
+    with serving(by_number) as elsewhere, serving(lambda case: moved) as endpoint:
+        moved = replace(failing(307), headers={"Location": f"{elsewhere.url}/chat/completions"})
+        gathered(judge_at(endpoint.url))
+    assert endpoint.cases
+    assert elsewhere.cases == []
+
+
 def test_a_refused_connection_is_an_error() -> None:
     with serving(by_number) as endpoint:
         pass
