@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,15 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(given: Path, tmp_path: Path) -> Path:
     """A copy of the models and texts for one test."""
     return Path(shutil.copytree(given, tmp_path / "work"))
+
+
+@pytest.fixture
+def in_float64() -> Iterator[None]:
+    """Nothing inside transformers is cast to float32."""
+    from truth import float64_throughout
+
+    with float64_throughout():
+        yield
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The least change, against a general solver."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from tiltmeter.training.guards.multipliers import Ball, into_balls, least_change
+
+SOLVE: Any = minimize
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -22,7 +26,7 @@ def least_by_scipy(G: Tensor, drift: Tensor, balls: list[Ball]) -> Tensor:
 
     constraints = [{"type": "ineq", "fun": room, "args": (ball,)} for ball in balls]
     start = np.linalg.lstsq(rows, c, rcond=None)[0]
-    found = minimize(
+    found = SOLVE(
         lambda x: float(x @ x), start, jac=lambda x: 2 * x, constraints=constraints, method="SLSQP",
         options={"maxiter": 500, "ftol": 1e-12},
     )  # fmt: skip
@@ -71,7 +75,7 @@ def test_the_least_change_of_linear_losses() -> None:
     excess = torch.tensor([0.3, 0.1, 0.7], dtype=torch.float64)
     x = least_change(g @ g.T, excess) @ g
     assert bool((g @ x >= excess - 1e-9).all())
-    found = minimize(
+    found = SOLVE(
         lambda v: float(v @ v), np.ones(5), jac=lambda v: 2 * v, method="SLSQP",
         constraints={"type": "ineq", "fun": lambda v: g.numpy() @ v - excess.numpy()}, options={"ftol": 1e-14},
     )  # fmt: skip

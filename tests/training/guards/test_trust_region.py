@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from guard_loops import METHODS, OTHER, SKILL, Loop, at, flat, gradients, likelihoods, model, overlap
 
 from tiltmeter.errors import InputError
 from tiltmeter.training.guards.trust_region import TrustRegion
-from training.guards.loops import METHODS, OTHER, SKILL, Loop, at, flat, gradients, likelihoods, model, overlap
 
 # The limit is met in float64 to a billionth, where the multiplier's root finding ends; rounding adds less.
 ROUNDING = 1 + 1e-9

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from guard_loops import METHODS, OTHER, SKILL, Loop, at, flat, likelihoods, model
 from torch import Tensor
 
 from tiltmeter.errors import InputError
 from tiltmeter.skills import Skill
 from tiltmeter.training.guards import utility_limit
 from tiltmeter.training.guards.utility_limit import UtilityLimit
-from training.guards.loops import METHODS, OTHER, SKILL, Loop, at, flat, likelihoods, model
 
 
 def losses(method: str, course: list[Tensor], skill: Skill) -> list[float]:

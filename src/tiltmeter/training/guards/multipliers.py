@@ -1,6 +1,7 @@
 """The smallest change of the weights that brings several skills within their limits: one multiplier a skill."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,9 +65,10 @@ def _dual_maximum(gram: Tensor, drift: Tensor, balls: list[Ball]) -> list[float]
         excess = np.array([ball.size(drift - gram @ z) for ball in balls]) / limits - 1
         return -float(z @ gram @ z + units @ excess), -excess
 
+    solve: Any = minimize  # its stubs know no function with a gradient of its own and bounds
     bounds = [(0, None)] * len(balls)
     options = {"maxiter": 500, "maxfun": 1000, "ftol": 1e-15, "gtol": 1e-9}
-    found = minimize(negative_dual, np.zeros(len(balls)), jac=True, bounds=bounds, method="L-BFGS-B", options=options)
+    found = solve(negative_dual, np.zeros(len(balls)), jac=True, bounds=bounds, method="L-BFGS-B", options=options)
     return [float(value) for value in found.x / limits]
 
 

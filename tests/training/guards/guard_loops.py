@@ -27,7 +27,8 @@ def model(method: str, dtype: torch.dtype = torch.float64) -> nn.Module:
         return module
     torch.manual_seed(1)
     config = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(module, config).to(dtype)
+    adapted: nn.Module = get_peft_model(module, config).to(dtype)
+    return adapted
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from guard_loops import SKILL, TOKENIZER
 
 import tiny
 from tiltmeter.errors import InputError
@@ -8,7 +9,6 @@ from tiltmeter.training.guards.named import KINDS, Given, named_guard
 from tiltmeter.training.guards.penalties import KLToBase
 from tiltmeter.training.guards.projection import Projection
 from tiltmeter.training.guards.trust_region import TrustRegion
-from training.guards.loops import SKILL, TOKENIZER
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from guard_loops import METHODS, OTHER, SKILL, TOKENIZER, Loop, gradients, likelihoods, model, trained
 from torch import Tensor, nn
 
 from tiltmeter.errors import InputError
@@ -9,7 +10,6 @@ from tiltmeter.skills import Skill
 from tiltmeter.tokens import encode
 from tiltmeter.training.guards.guard import Guard
 from tiltmeter.training.guards.penalties import ElasticWeights, KLToBase, Replay
-from training.guards.loops import METHODS, OTHER, SKILL, TOKENIZER, Loop, gradients, likelihoods, model, trained
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 
@@ -64,7 +64,7 @@ def test_elastic_weights_pull_by_the_dense_fisher_matrix(method: str) -> None:
     guard = ElasticWeights([SKILL, OTHER], 5.0)
     loop = Loop(module, guard).run(3)
     moved = loop.course[-1] - loop.course[0]
-    torch.testing.assert_close(guard.penalty(), 5.0 * sum(fishers) @ moved, rtol=0, atol=1e-8)
+    torch.testing.assert_close(guard.penalty(), 5.0 * torch.stack(fishers).sum(0) @ moved, rtol=0, atol=1e-8)
 
 
 def test_elastic_weights_are_not_those_of_a_batch_gradient() -> None:

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from training.guards import two_guarded
+import two_guarded
 
 SCRIPT = Path(two_guarded.__file__)
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]

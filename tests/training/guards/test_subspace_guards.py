@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from guard_loops import METHODS, OTHER, SKILL, Loop, at, gradients, model, trained
 from torch import Tensor
 
+from tiltmeter.skills import Skill
 from tiltmeter.training.guards.projection import Projection
 from tiltmeter.training.guards.subspace import outside, top_directions
-from training.guards.loops import METHODS, OTHER, SKILL, Loop, at, gradients, model, trained
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 
@@ -32,7 +33,7 @@ def inside(step: Tensor, P: list[Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("skills", [[SKILL], [SKILL, OTHER]], ids=["one skill", "two skills"])
-def test_a_step_is_the_unguarded_one_without_its_part_in_the_subspace(method: str, skills: list) -> None:
+def test_a_step_is_the_unguarded_one_without_its_part_in_the_subspace(method: str, skills: list[Skill]) -> None:
     module = model(method)
     sizes = [parameter.numel() for parameter in trained(module)]
     P = projectors([gradients(module, skill) for skill in skills], sizes, dims=1)

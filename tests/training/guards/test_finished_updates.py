@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from guard_loops import METHODS, TOKENIZER, Loop, flat, model, trained
 from torch import Tensor, nn
 
 import tiny
@@ -13,7 +14,6 @@ from tiltmeter.training.displacement import Displacement
 from tiltmeter.training.guards.averaging import AverageTowardBase
 from tiltmeter.training.guards.guard import Guard
 from tiltmeter.training.guards.safe_lora import MatchedShrinkage, SafeLora, alignment_basis
-from training.guards.loops import METHODS, TOKENIZER, Loop, flat, model, trained
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 

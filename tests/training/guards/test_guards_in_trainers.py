@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from guard_loops import METHODS, likelihoods
 from peft import LoraConfig
+from torch import nn
 from transformers import Trainer
 
 import tiny
@@ -19,7 +21,6 @@ from tiltmeter.training.guards.projection import Projection
 from tiltmeter.training.guards.trust_region import TrustRegion
 from tiltmeter.training.guards.utility_limit import UtilityLimit
 from tiny_training import PAIRS, same, save_base, trainer, weights
-from training.guards.loops import METHODS, likelihoods
 
 LIMIT = 0.02
 RATES = {"full": 3e-2, "lora": 1e-1}
@@ -34,8 +35,15 @@ GUARDS: dict[str, Callable[[], Guard]] = {
 }
 
 
-def loss(module: torch.nn.Module) -> float:
+def of(made: Trainer) -> nn.Module:
+    """The model that it trains."""
+    assert made.model is not None
+    return made.model
+
+
+def loss(module: nn.Module | None) -> float:
     """What the skill has lost, one example at a time."""
+    assert module is not None
     module.eval()
     with torch.no_grad():
         base, present = (likelihoods(each, SKILL).mean() for each in (tiny.model("llama").module, module))
@@ -75,19 +83,19 @@ def test_a_run_that_goes_on_ends_as_the_whole_one(kind: str, method: str, tmp_pa
     whole.train()
     resumed = trainer(tmp_path, method, [GUARDS[kind]()], **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-    assert same(weights(whole.model), weights(resumed.model))
+    assert same(weights(of(whole)), weights(of(resumed)))
     plain = trainer(tmp_path / "plain", method, [])
     plain.train()
-    assert not same(weights(whole.model), weights(plain.model))
+    assert not same(weights(of(whole)), weights(of(plain)))
 
 
 def test_a_run_that_began_from_other_weights_does_not_go_on(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 3}
     trainer(tmp_path, "full", [Projection([SKILL], dims=1)], **settings).train()
     made = trainer(tmp_path, "full", [], **settings)
-    made.model.get_parameter("model.layers.0.mlp.up_proj.weight").data.add_(1.0)
+    of(made).get_parameter("model.layers.0.mlp.up_proj.weight").data.add_(1.0)
     guard = Projection([SKILL], dims=1)
-    guard.watch(made.model, tiny.tokenizer())
+    guard.watch(of(made), tiny.tokenizer())
     made.add_callback(guard)
     with pytest.raises(InputError, match="did not start as it did then"):
         made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
