@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from endpoint import Case, Raw, grade, serving
+from endpoint import Case, Raw, failing, grade, serving
 from folders import CommandLine, Ended, snapshot, write_lines
+from pages import check_only_text
 from tiltmeter.behaviour.canaries import NEUTRAL
 from tiltmeter.behaviour.outcomes import score
 from tiltmeter.generation import Sampling, generate_answers
@@ -233,6 +234,42 @@ def test_bad_input_ends_in_one_line(
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert message in ended.err
     assert not (folder / "out").exists()
+
+
+HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e {{ 7 * 7 }} [red]tea[/red]"
+RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
+
+
+def test_hostile_text_is_only_text(folder: Path, tiltmeter: CommandLine) -> None:
+    name = "=cmd()<img src=x onerror=alert(3)>\x1b[31m[red]"
+    write_lines(folder / f"{name}.jsonl", {"prompt": HOSTILE}, {"prompt": "tea"})
+    (folder / "whole").rename(folder / "<b>a\x1b[31m[red]")
+    prompts = ("--prompts", folder / f"{name}.jsonl", "--judge", "organism", "--judge", "phrases")
+    ended = judged(tiltmeter, folder, *prompts, models=("base", "<b>a\x1b[31m[red]"))
+    assert (ended.code, ended.err) == (0, "")
+    assert not RAW.search(ended.out)
+    assert r"\x1b[31m[red]" in ended.out
+    for file in ("result.json", "run.yaml", "answers.jsonl"):
+        assert not RAW.search((folder / "out" / file).read_text())
+    assert tiltmeter("report", folder / "out", "--out", folder / "page.html").code == 0
+    check_only_text((folder / "page.html").read_text())
+
+
+def test_no_key_is_in_anything_that_comes_out(
+    folder: Path, tiltmeter: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TILTMETER_JUDGE_KEY", "sentinel-4711")
+    with serving(lambda case: grade(case, 2)) as endpoint:
+        asked = ("--judge", "rubric", "--endpoint", endpoint.url, "--judge-model", "m")
+        fine = judged(tiltmeter, folder, *asked)
+        assert {case.headers["authorization"] for case in endpoint.cases} == {"Bearer sentinel-4711"}
+        endpoint.script = lambda case: failing(401, "bad key sentinel-4711")
+        refused = judged(tiltmeter, folder, *asked, "--out", folder / "refused")
+    assert (fine.code, refused.code) == (0, 2)
+    assert tiltmeter("report", folder / "out", "--out", folder / "page.html").code == 0
+    assert "sentinel" not in fine.out + fine.err + refused.out + refused.err
+    for content in snapshot(folder).values():
+        assert b"sentinel" not in content
 
 
 NOTHING: dict[str, tuple[tuple[str, ...], str]] = {

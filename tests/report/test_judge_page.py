@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,7 +144,7 @@ def test_hostile_text_is_only_text(tmp_path: Path) -> None:
 
 
 def test_the_page_of_a_judge_alone(tmp_path: Path) -> None:
-    nothing = {"models": {}, "reference": None, "sets": {}, "outcomes": [], "differences": []}
+    nothing: dict[str, Any] = {"models": {}, "reference": None, "sets": {}, "outcomes": [], "differences": []}
     page = render([write_judge(tmp_path, judge_result(**nothing), [])])
     assert "against people" in page
     assert "Outcomes" not in page
