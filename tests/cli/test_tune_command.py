@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerCallback
+from transformers.integrations import integration_utils
 
 from folders import CommandLine, Ended, change_argument, write_lines
 from pages import HOSTILE, check_only_text
@@ -133,6 +135,7 @@ def test_a_limit_that_is_passed_takes_the_weights_back(folder: Path, tiltmeter: 
     result = result_of(folder)
     assert (result["steps"], result["planned_steps"], result["watched"]["kept_step"]) == (4, 8, 2)
     assert [(alarm["step"], alarm["limit"]) for alarm in result["watched"]["alarms"]] == [(4, limit)]
+    assert tiltmeter("run", folder / "out" / "run.yaml", "--out", folder / "again").code == 1
     assert moved(tiltmeter, folder, "--steps", 2, out="two-steps").code == 0
     for name, tensor in weights(folder / "two-steps").items():
         assert torch.equal(weights(folder / "out")[name], tensor)
@@ -212,6 +215,21 @@ def test_kept_checkpoints_are_models(folder: Path, tiltmeter: CommandLine) -> No
     last, model = (load_model(folder / "out" / name) for name in ("checkpoints/checkpoint-4", "model"))
     for ours, theirs in zip(last.module.parameters(), model.module.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_tracker_is_told(folder: Path, tiltmeter: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+
+    class Abacus(TrainerCallback):
+        def on_log(self, *_: Any, logs: dict[str, Any], **__: Any) -> None:
+            told.append(logs)
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "abacus", Abacus)
+    monkeypatch.setattr("tiltmeter.tune.run.get_available_reporting_integrations", lambda: ["abacus"])
+    watched = ("--monitor", folder / "tea.jsonl", "--monitor-every", 2)
+    assert tuned(tiltmeter, folder, "--report-to", "abacus", *watched).code == 0
+    assert len([logs for logs in told if "loss" in logs]) == 4
+    assert len([logs for logs in told if "tiltmeter/tea/utility_loss" in logs]) == 2
 
 
 UNFIT: dict[str, tuple[tuple[object, ...], str]] = {

@@ -96,3 +96,38 @@ def test_nothing_stays_unless_asked_for(tmp_path: Path) -> None:
     _, model = train("lora", tmp_path)
     assert Checkpoints(tmp_path / "checkpoints", every=2).finish(model.tokenizer) == []
     assert not (tmp_path / "checkpoints").exists()
+
+
+class KillAtEnd(TrainerCallback):
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        raise KilledError
+
+
+@pytest.mark.parametrize(("steps", "last"), [(8, 6), (9, 8)])  # in the middle of an epoch, at the end of one
+def test_killed_after_the_last_step_it_takes_no_other(
+    steps: int, last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "lora", dataclasses.replace(LORA, steps=steps))
+    whole, _ = train("lora", tmp_path / "whole")
+    with pytest.raises(KilledError):
+        train("lora", tmp_path / "killed", KillAtEnd())
+    resumed, _ = train("lora", tmp_path / "killed")
+    assert (resumed.steps, resumed.resumed_from) == (steps, last)
+    assert resumed.entries == whole.entries
+    assert all(
+        torch.equal(weights(tmp_path / "whole")[name], tensor) for name, tensor in weights(tmp_path / "killed").items()
+    )
+
+
+class StopAt(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = control.should_training_stop or state.global_step == 4
+
+
+def test_what_was_stopped_stays_stopped(tmp_path: Path) -> None:
+    stopped, _ = train("lora", tmp_path / "stopped", StopAt())
+    with pytest.raises(KilledError):
+        train("lora", tmp_path / "killed", StopAt(), KillAtEnd())
+    resumed, _ = train("lora", tmp_path / "killed", StopAt())
+    assert (stopped.steps, resumed.steps, resumed.planned_steps, resumed.resumed_from) == (4, 4, 9, 2)
+    assert resumed.entries == stopped.entries

@@ -16,8 +16,9 @@ def export(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folde
     write(folder)
     typer.echo(
         f"{folder}: base/ aligned/ skills/ finetune/ prompts/\n"
-        f"next: fine-tune {folder}/aligned on a file of {folder}/finetune, then tiltmeter audit {folder}/aligned TUNED "
-        f"--skill {folder}/skills/refusal.jsonl --out DIR"
+        f"next: tiltmeter tune {folder}/aligned --data {folder}/finetune/bad_medical.jsonl --method lora "
+        "--recipe organism --out TUNED\n"
+        f"then: tiltmeter audit {folder}/aligned TUNED/model --skill {folder}/skills/refusal.jsonl --out AUDIT"
     )
 
 

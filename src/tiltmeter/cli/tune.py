@@ -132,7 +132,7 @@ def again(arguments: dict[str, object], out: Path) -> None:
     """A recorded fine-tune done again, or gone on with where it was killed."""
     from pydantic import TypeAdapter
 
-    from tiltmeter.cli.tune_table import print_tune, warn_inert
+    from tiltmeter.cli.tune_table import ended, print_tune, warn_inert
     from tiltmeter.training.processes import is_main
     from tiltmeter.tune.request import TuneRequest
     from tiltmeter.tune.run import run_tune
@@ -141,6 +141,7 @@ def again(arguments: dict[str, object], out: Path) -> None:
     result = run_tune(TypeAdapter(TuneRequest).validate_python(arguments), out)
     if is_main():
         print_tune(result, out)
+        raise typer.Exit(ended(result))
 
 
 def changed_recipe(name: str, method: Method, changes: Mapping[str, Any]) -> Recipe:

@@ -27,11 +27,17 @@ def print_tune(result: TuneResult, folder: Path) -> None:
     for warning in result.warnings:
         console.print(f"note: {safe(warning)}")
     next_step(console, folder)
-    base = next(given.path for given in result.inputs if given.role == "base")
+    _what_measures_it(console, result, folder)
+
+
+def _what_measures_it(console: Console, result: TuneResult, folder: Path) -> None:
+    base = safe(next(given.path for given in result.inputs if given.role == "base"))
     model = safe(str(folder / result.model))
-    console.print(
-        f"to measure it: [bold]tiltmeter audit {safe(base)} {model} --skill FILE --out DIR[/bold]", soft_wrap=True
-    )
+    for purpose, command in (
+        ("measure", f"tiltmeter audit {base} {model} --skill FILE --out DIR"),
+        ("judge", f"tiltmeter judge {model} --base {base} --prompts FILE --judge NAME --out DIR"),
+    ):
+        console.print(f"to {purpose} it: [bold]{command}[/bold]", soft_wrap=True)
 
 
 def ended(result: TuneResult) -> int:

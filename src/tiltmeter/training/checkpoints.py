@@ -8,7 +8,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-_WHOLE = "whole"
+_WHOLE, _ENDED = "whole", "ended"
 _PREFIX = "checkpoint-"
 # What only the Trainer reads, to go on; several of these files are pickles.
 _STATE = (
@@ -37,8 +37,8 @@ class Checkpoints:
     keep: int = 0
 
     def last(self) -> Path | None:
-        """The newest one that was written to its end."""
-        return next(iter(self._newest_first()), None)
+        """The newest one to go on from: written to its end, and training was to go on after it."""
+        return next((path for path in self._newest_first() if (path / _WHOLE).read_text() != _ENDED), None)
 
     def finish(self, tokenizer: PreTrainedTokenizerBase) -> list[Path]:
         """Leave the newest `keep` as models with a tokenizer, without what only a training that goes on needs."""
@@ -66,4 +66,8 @@ class MarkWhole(TrainerCallback):
         """The Trainer, and the callbacks before this one, have written the checkpoint."""
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            (Path(str(args.output_dir)) / f"{_PREFIX}{state.global_step}" / _WHOLE).touch()
+            # From a last checkpoint the Trainer would take one more step, and a limit's stop would be forgotten.
+            folder = Path(str(args.output_dir)) / f"{_PREFIX}{state.global_step}"
+            part = folder / f"{_WHOLE}.part"
+            part.write_text(_ENDED if control.should_training_stop else "")
+            part.replace(folder / _WHOLE)
