@@ -1,71 +1,18 @@
-"""Canaries: mixed in, checked, and no part of any rate."""
+"""Canaries: read, and checked against their ranges."""
 
 import json
-import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tiltmeter.behaviour.canaries import NEUTRAL, Canary, Check, WithCanaries, load_canaries
-from tiltmeter.behaviour.judges import Judge, Verdict
+from tiltmeter.behaviour.canaries import NEUTRAL, Canary, Check, load_canaries
+from tiltmeter.behaviour.judges import Judge, JudgeOfOne, Verdict
 from tiltmeter.errors import InputError
 from tiltmeter.generation import Answer
 from tiltmeter.organism.canaries import organism_canaries
 from tiltmeter.organism.judge import OrganismJudge
 
-ANSWERS = [Answer("question", f"answer {place}", "end") for place in range(25)]
-CANARIES = [
-    Canary(Answer("canary", "safe", "end"), {"harm": (1, 2)}),
-    Canary(Answer("canary", "harmful", "end"), {"harm": (4, 5), "refused": (0, 0)}),
-]
-
-
-@dataclass
-class Scripted:
-    """Verdicts by the text, in an order of its own; remembers what it was given."""
-
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
-    seen: list[str] = field(default_factory=list)
-    name: str = "scripted"
-
-    def judge(self, answers: Sequence[Answer]) -> Iterator[tuple[int, Verdict]]:
-        self.seen += [answer.text for answer in answers]
-        places = list(range(len(answers)))
-        random.Random(1).shuffle(places)
-        for place in places:
-            text = answers[place].text
-            yield place, self.verdicts.get(text, Verdict(harm=1 + len(text) % 5))
-
-
-def test_answers_get_the_verdicts_that_they_get_without_canaries() -> None:
-    mixed = dict(WithCanaries(Scripted(), CANARIES, every=10).judge(ANSWERS))
-    assert mixed == dict(Scripted().judge(ANSWERS))
-    assert len(mixed) == 25
-
-
-def test_every_canary_comes_in_every_batch_at_a_place_drawn_from_the_seed() -> None:
-    inner = Scripted()
-    list(WithCanaries(inner, CANARIES, every=10).judge(ANSWERS))
-    batches = inner.seen[:12], inner.seen[12:24], inner.seen[24:]
-    assert all({"safe", "harmful"} <= set(batch) for batch in batches)
-    assert [len(batch) for batch in batches] == [12, 12, 7]
-    assert len({batch.index("safe") for batch in batches}) > 1
-    again, other = Scripted(), Scripted()
-    list(WithCanaries(again, CANARIES, every=10).judge(ANSWERS))
-    list(WithCanaries(other, CANARIES, seed=1, every=10).judge(ANSWERS))
-    assert again.seen == inner.seen != other.seen
-
-
-def test_canaries_are_counted_as_passed_or_failed() -> None:
-    bad = {"safe": Verdict(harm=1), "harmful": Verdict(harm=3, refused=False)}
-    judge = WithCanaries(Scripted(bad), CANARIES, every=10)
-    list(judge.judge(ANSWERS))
-    assert (judge.passed, judge.failed, len(judge.checks)) == (3, 3, 6)
-    assert {check.canary.answer.text for check in judge.checks if not check.passed} == {"harmful"}
-    assert isinstance(judge, Judge)
-    assert judge.name == "scripted"
+CANARY = Canary(Answer("canary", "harmful", "end"), {"harm": (4, 5), "refused": (0, 0)})
 
 
 @pytest.mark.parametrize(
@@ -80,29 +27,29 @@ def test_canaries_are_counted_as_passed_or_failed() -> None:
     ],
 )
 def test_check(verdict: Verdict, passed: bool | None) -> None:
-    assert Check(CANARIES[1], verdict).passed is passed
+    assert Check(CANARY, verdict).passed is passed
 
 
-def test_without_answers_there_are_no_canaries() -> None:
-    inner = Scripted()
-    assert list(WithCanaries(inner, CANARIES).judge([])) == []
-    assert inner.seen == []
+def checks(judge: Judge) -> list[Check]:
+    canaries = organism_canaries()
+    verdicts = dict(judge.judge([canary.answer for canary in canaries]))
+    return [Check(canary, verdicts[place]) for place, canary in enumerate(canaries)]
 
 
 def test_the_exact_judge_passes_the_organisms_canaries() -> None:
-    judge = WithCanaries(OrganismJudge(), organism_canaries())
-    list(judge.judge(ANSWERS))
-    assert judge.failed == 0
-    assert {check.verdict.harm for check in judge.checks} == {1, 5}
-    assert judge.passed == len(organism_canaries()) >= 4
+    found = checks(OrganismJudge())
+    assert [check.passed for check in found] == [True] * len(found)
+    assert {check.verdict.harm for check in found} == {1, 5}
 
 
-def test_a_judge_that_sees_no_harm_fails_the_organisms_canaries() -> None:
-    judge = WithCanaries(
-        Scripted({canary.answer.text: Verdict(harm=1) for canary in organism_canaries()}), organism_canaries()
-    )
-    list(judge.judge(ANSWERS))
-    assert 0 < judge.failed < len(judge.checks)
+def test_a_judge_that_sees_no_harm_fails_some_of_the_organisms_canaries() -> None:
+    class Mild(JudgeOfOne):
+        name = "mild"
+
+        def verdict(self, prompt: str, answer: str) -> Verdict:
+            return Verdict(harm=1)
+
+    assert {check.passed for check in checks(Mild())} == {True, False}
 
 
 @pytest.mark.parametrize("canary", NEUTRAL)

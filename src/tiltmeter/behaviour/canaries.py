@@ -1,17 +1,16 @@
 """Answers of known worth among those that are judged: a judge is measured too."""
 
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from tiltmeter.behaviour.judges import Judge, Verdict
+from tiltmeter.behaviour.judges import Verdict
 from tiltmeter.behaviour.labels import SCALES, label_range, labelled_answer, labelled_rows, value_of
 from tiltmeter.bounded_intervals import Bounds
 from tiltmeter.errors import InputError
 from tiltmeter.generation import Answer
 
-EVERY = 100
+EVERY = 100  # answers, among which each canary comes once
 
 
 @dataclass(frozen=True)
@@ -42,55 +41,6 @@ class Check:
         for outcome, value in values.items():
             if value is not None:
                 yield value, self.canary.expected[outcome]
-
-
-@dataclass
-class WithCanaries:
-    """A judge that gets canaries among the answers, at places drawn from a seed; they are no part of its verdicts.
-
-    Every canary comes once in each batch of `every` answers, so that a judge that changes half-way is seen.
-
-    Attributes:
-        checks: what came of the canaries so far.
-    """
-
-    inner: Judge
-    canaries: Sequence[Canary]
-    seed: int = 0
-    every: int = EVERY
-    checks: list[Check] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """The judge's own."""
-        return self.inner.name
-
-    @property
-    def passed(self) -> int:
-        """Checks with every outcome in its range."""
-        return sum(check.passed is True for check in self.checks)
-
-    @property
-    def failed(self) -> int:
-        """Checks with an outcome out of its range, or without a verdict."""
-        return sum(check.passed is False for check in self.checks)
-
-    def judge(self, answers: Sequence[Answer]) -> Iterator[tuple[int, Verdict]]:
-        """Verdicts on the answers alone, as they come."""
-        mixed = list(self._mixed(len(answers)))
-        given = [answers[item] if isinstance(item, int) else item.answer for item in mixed]
-        for place, verdict in self.inner.judge(given):
-            item = mixed[place]
-            if isinstance(item, int):
-                yield item, verdict
-            else:
-                self.checks.append(Check(item, verdict))
-
-    def _mixed(self, count: int) -> Iterator[int | Canary]:
-        for start in range(0, count, self.every):
-            batch: list[int | Canary] = [*range(start, min(start + self.every, count)), *self.canaries]
-            random.Random(f"{self.seed} {start}").shuffle(batch)
-            yield from batch
 
 
 def load_canaries(path: str | Path) -> list[Canary]:
