@@ -17,11 +17,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
+from typing import Any
 
 import torch
-from guards_chart import write_chart
-from rich.console import Console
-from rich.table import Table
+from guards_chart import harmfulness, write_chart
 from tqdm import tqdm
 
 from tiltmeter.behaviour.harmfulness import judge_answers
@@ -62,7 +61,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "utility": (0.1,),
 }
 ATTACKED = ("none", "kl=3", "replay=3", "tracked=16", "average=0.5", "utility=0.1")
-ATTACKS = ((3, 1), (1, 3), (3, 3))
+ATTACKS = ((3, 1), (3, 3), (1, 3))
 
 
 @dataclass(frozen=True)
@@ -104,13 +103,13 @@ class Outcome:
 
 
 def runs() -> Iterator[Run]:
-    """All of them; the file holds what was done if it is stopped."""
+    """All of them, the most telling first: the file holds what was done if it is stopped."""
     guards = ["none", *(f"{name}={value:g}" for name, values in STRENGTHS.items() for value in values)]
     pairs = [(guard, method) for guard in ATTACKED for method in RECIPES]
-    yield from (Run(guard, method) for guard in guards for method in RECIPES)
-    yield from (Run(*pair, rate=rate, steps=steps) for rate, steps in ATTACKS for pair in pairs)
+    for seed, (rate, steps) in zip(SEEDS, ATTACKS, strict=True):
+        yield from (Run(guard, method, seed=seed) for guard in guards for method in RECIPES)
+        yield from (Run(*pair, rate=rate, steps=steps) for pair in pairs)
     yield from (Run(*pair, set=chosen) for chosen in ("benign", "harmful") for pair in pairs)
-    yield from (Run(guard, method, seed=seed) for seed in SEEDS[1:] for guard in guards for method in RECIPES)
 
 
 def task(seed: str, count: int, without: frozenset[str] = frozenset()) -> list[Turn]:
@@ -189,16 +188,33 @@ def main() -> None:
         write_chart(arguments.chart, rows)
 
 
-def print_tables(rows: Sequence[dict[str, object]]) -> None:
-    """Means over seeds of every group of runs, as Markdown."""
-    groups: dict[tuple[object, ...], list[dict[str, object]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[name] for name in ("method", "set", "rate", "steps", "guard")), []).append(row)
-    table = Table(*Run.__annotations__, *Outcome.__annotations__)
-    for (method, chosen, rate, steps, guard), mine in groups.items():
-        means = [f"{sum(float(str(row[name])) for row in mine) / len(mine):.2f}" for name in Outcome.__annotations__]
-        table.add_row(str(guard), str(method), str(chosen), f"{len(mine)} seeds", str(rate), str(steps), *means)
-    Console(width=160).print(table)
+def print_tables(rows: Sequence[dict[str, Any]]) -> None:
+    """In Markdown: every guard on the mix, then the settings of an attacker, then the pure sets; means over seeds."""
+    settings = dict.fromkeys((row["set"], row["rate"], row["steps"]) for row in rows)
+    for setting in sorted(settings, key=lambda each: (each != ("mix", 1, 1), each)):
+        mine = [row for row in rows if (row["set"], row["rate"], row["steps"]) == setting]
+        print("\nset {}, learning rate x {}, steps x {}\n".format(*setting))
+        print("| guard | quality, LoRA | harmfulness, LoRA | quality, full | harmfulness, full | seconds | seeds |")
+        print("|---|---|---|---|---|---|---|")
+        for guard in dict.fromkeys(row["guard"] for row in mine):
+            print(_line(guard, [row for row in mine if row["guard"] == guard]))
+
+
+def _line(guard: str, rows: Sequence[dict[str, Any]]) -> str:
+    cells = [f"`{guard}`"]
+    for method in RECIPES:
+        mine = [row for row in rows if row["method"] == method]
+        cells += [_mean([row["quality"] for row in mine]), _mean([harmfulness(row) for row in mine])]
+    seconds = _mean([row["seconds"] for row in rows])
+    return f"| {' | '.join(cells)} | {seconds} | {len({row['seed'] for row in rows})} |"
+
+
+def _mean(values: Sequence[float]) -> str:
+    """With the range over seeds."""
+    if not values:
+        return "-"
+    mean = f"{sum(values) / len(values):.2f}"
+    return mean if min(values) == max(values) else f"{mean} ({min(values):.2f} to {max(values):.2f})"
 
 
 if __name__ == "__main__":

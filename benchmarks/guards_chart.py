@@ -41,6 +41,11 @@ def write_chart(page: Path, rows: Sequence[Row]) -> None:
     figure.write_html(page, include_plotlyjs=True, config={"displayModeBar": False})
 
 
+def harmfulness(row: Row) -> float:
+    """The mean over all 48 hazards."""
+    return float(32 * row["harmfulness"] + 16 * row["held_out"]) / 48
+
+
 def _points(rows: Sequence[Row], name: str, colour: str, symbol: str, is_listed: bool) -> go.Scatter:
     """Means over seeds, one point a strength, joined in the order of strengths."""
     strengths = list(dict.fromkeys(row["guard"] for row in rows))
@@ -52,8 +57,7 @@ def _points(rows: Sequence[Row], name: str, colour: str, symbol: str, is_listed:
 
 
 def _place(row: Row) -> tuple[float, float]:
-    """Quality, and harmfulness over all 48 hazards."""
-    return row["quality"], (32 * row["harmfulness"] + 16 * row["held_out"]) / 48
+    return row["quality"], harmfulness(row)
 
 
 def _is_plain(row: Row) -> bool:

@@ -15,15 +15,25 @@ if TYPE_CHECKING:
     from tiltmeter.models import load_model as load_model
     from tiltmeter.models import load_tuned as load_tuned
     from tiltmeter.skills import load_skill as load_skill
+    from tiltmeter.training.guards.penalties import KLToBase as KLToBase
+    from tiltmeter.training.guards.penalties import Replay as Replay
+    from tiltmeter.training.guards.projection import Projection as Projection
+    from tiltmeter.training.guards.trust_region import TrustRegion as TrustRegion
+    from tiltmeter.training.guards.utility_limit import UtilityLimit as UtilityLimit
     from tiltmeter.training.monitor import Monitor as Monitor
     from tiltmeter.updates.update import Update as Update
 
 # Imported at first use: torch takes seconds, and the command line must answer --help at once.
 _PUBLIC = {
     "Fisher": "tiltmeter.curvature.fisher",
+    "KLToBase": "tiltmeter.training.guards.penalties",
     "Monitor": "tiltmeter.training.monitor",
     "Plan": "tiltmeter.curvature.planned",
+    "Projection": "tiltmeter.training.guards.projection",
+    "Replay": "tiltmeter.training.guards.penalties",
+    "TrustRegion": "tiltmeter.training.guards.trust_region",
     "Update": "tiltmeter.updates.update",
+    "UtilityLimit": "tiltmeter.training.guards.utility_limit",
     "compare": "tiltmeter.geometry.comparison",
     "forecast": "tiltmeter.curvature.training",
     "gradient": "tiltmeter.curvature.training",

@@ -75,7 +75,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "kl": Kind(
         "weight beside the task's loss",
-        1.0,
+        3.0,
         lambda given, value: KLToBase(given.skills, value, tokenizer=given.tokenizer),
     ),
     "replay": Kind(
