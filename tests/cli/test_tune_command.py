@@ -264,6 +264,13 @@ def test_bad_input_ends_in_one_line(
     assert not (folder / "out").exists()
 
 
+def test_two_gpus_and_one_process(folder: Path, tiltmeter: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    ended = tuned(tiltmeter, folder, "--device", "cuda")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "2 GPUs are visible to one process" in ended.err
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [("recipe.steps", 0), ("recipe.method", "luck"), ("running.dtype", "float7"), ("sources.template", "x")],

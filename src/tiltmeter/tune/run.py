@@ -13,7 +13,7 @@ from tiltmeter.runs.tune_result import TuneResult
 from tiltmeter.training.callbacks import FiniteLoss, ProgressBar
 from tiltmeter.training.checkpoints import Checkpoints
 from tiltmeter.training.finetune import Session, finetune
-from tiltmeter.training.processes import is_main, own_device, wait_for_all
+from tiltmeter.training.processes import is_main, own_device, process_count, wait_for_all
 from tiltmeter.tune import record
 from tiltmeter.tune.measure import measured
 from tiltmeter.tune.place import Place, place_for
@@ -56,6 +56,12 @@ def run_tune(request: TuneRequest, out: Path) -> TuneResult:
 def _check(running: Running) -> None:
     if running.device.startswith("cuda:"):
         raise InputError(f"device {running.device}: training takes the first GPU; choose it by CUDA_VISIBLE_DEVICES")
+    if running.device == "cuda" and process_count() == 1 and torch.cuda.device_count() > 1:
+        # The Trainer would copy the model to each and multiply the recipe's batch.
+        raise InputError(
+            f"device cuda: {torch.cuda.device_count()} GPUs are visible to one process; choose one by "
+            "CUDA_VISIBLE_DEVICES, or start a process for each by torchrun"
+        )
     known = get_available_reporting_integrations()
     for name in running.report_to:
         if name not in known:
