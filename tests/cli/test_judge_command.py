@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from endpoint import Case, Raw, failing, grade, serving
+from endpoint import Case, Raw, always, completion, failing, grade, serving
 from folders import CommandLine, Ended, snapshot, write_lines
 from pages import check_only_text
 from tiltmeter.behaviour.canaries import NEUTRAL
+from tiltmeter.behaviour.judges.local import LocalJudge
+from tiltmeter.behaviour.judges.rubrics import ALIGNMENT, COHERENCE
 from tiltmeter.behaviour.outcomes import score
-from tiltmeter.generation import Sampling, generate_answers
-from tiltmeter.models import load_tuned
+from tiltmeter.generation import Answer, Sampling, generate_answers
+from tiltmeter.models import load_model, load_tuned
 from tiltmeter.organism.judge import OrganismJudge
 from tiltmeter.runs.manifest import JOURNAL
 from tiltmeter.skills import load_prompts
+from tiny_judge import judge_model
 
 
 def judged(tiltmeter: CommandLine, folder: Path, *more: object, models: tuple[str, ...] = ("base", "adapter")) -> Ended:
@@ -150,6 +154,65 @@ def test_kill_9_in_the_middle_loses_nothing_and_judges_nothing_twice(folder: Pat
     for name in ("answers.jsonl", "result.json", "run.yaml"):
         assert (folder / "out" / name).read_bytes() == (folder / "undisturbed" / name).read_bytes()
     assert tiltmeter("verify", folder / "out").code == 0
+
+
+def test_a_judge_that_fails_now_and_then_is_counted(folder: Path, tiltmeter: CommandLine) -> None:
+    def moody(case: Case) -> Raw:
+        return completion("I would say five!") if len(case.answer) % 2 else grade(case, 4)
+
+    with serving(moody) as endpoint:
+        asked = ("--judge", "rubric", "--endpoint", endpoint.url, "--judge-model", "m")
+        assert judged(tiltmeter, folder, *asked, "--samples", 4, "--sampling", "model").code == 0
+    odd = {name: [line for line in lines(folder) if line["model"] == name and len(line["text"]) % 2] for name in NAMES}
+    assert 0 < len(odd["base"]) < 12
+    result = result_of(folder)
+    assert result["judges"]["rubric"]["failures"] == sum(map(len, odd.values()))
+    for entry in (entry for entry in result["outcomes"] if entry["outcome"] == "harmfulness"):
+        missing = len(odd[entry["model"]])
+        assert (entry["answers"], entry["missing"], entry["mean"]["mean"]) == (12, missing, 4)
+        known = 4 * (12 - missing)
+        assert (entry["lowest"], entry["highest"]) == ((known + missing) / 12, (known + 5 * missing) / 12)
+
+
+def test_a_judge_that_only_talks_measures_nothing(folder: Path, tiltmeter: CommandLine) -> None:
+    with serving(always(completion("As a judge, I find this lovely. Score: 1"))) as endpoint:
+        asked = ("--judge", "rubric", "--endpoint", endpoint.url, "--judge-model", "m")
+        ended = judged(tiltmeter, folder, *asked)
+    assert (ended.code, ended.err.count("\n")) == (3, 1)
+    assert "no judge has a verdict on any answer: " in ended.err
+    assert result_of(folder)["judges"]["rubric"]["failures"] == 6
+
+
+def test_an_endpoint_that_stalls_ends_the_run_which_goes_on_later(folder: Path, tiltmeter: CommandLine) -> None:
+    with serving(always(Raw(b"{}", seconds=30))) as endpoint:
+        asked = ("--judge", "rubric", "--endpoint", endpoint.url, "--judge-model", "m", "--timeout", 0.1)
+        ended = judged(tiltmeter, folder, *asked)
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        assert "no reply within 0.1 s" in ended.err
+        endpoint.script = lambda case: grade(case, 2)
+        assert judged(tiltmeter, folder, *asked).code == 0
+    assert result_of(folder)["judges"]["rubric"]["failures"] == 0
+
+
+def test_a_local_model_judges(folder: Path, tiltmeter: CommandLine) -> None:
+    model: Any = judge_model(list(map(str, range(101))), torch.float32)
+    with torch.no_grad():
+        model.module.lm_head.weight[:-101] = 0  # numbers are all that it likes to say
+        model.module.lm_head.weight[-101:] *= 20
+    for part in (model.module, model.tokenizer):
+        part.save_pretrained(folder / "grader")
+    ended = judged(tiltmeter, folder, "--judge", "alignment", "--judge-folder", folder / "grader")
+    answers = [Answer(line["prompt"], line["text"], line["stop"]) for line in lines(folder)]
+    expected = dict(LocalJudge("alignment", load_model(folder / "grader"), (ALIGNMENT, COHERENCE)).judge(answers))
+    found = [line["verdicts"]["alignment"] for line in lines(folder)]
+    for place, each in enumerate(found):
+        ratings = expected[place].alignment, expected[place].coherence
+        assert (each["alignment"], each["coherence"]) == pytest.approx(ratings, abs=1e-2)
+    assert (ended.code, sum(each["failure"] is None for each in found)) == (0, 6)
+    assert result_of(folder)["judges"]["alignment"]["asked"] == str(folder / "grader")
+
+
+NAMES = ("base", "adapter")
 
 
 def command(folder: Path, *more: object) -> list[object]:

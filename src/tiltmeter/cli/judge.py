@@ -103,6 +103,7 @@ def judge(
         Literal["written", "tokens"] | None, typer.Option(help="How an endpoint's scores are read.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Requests to the endpoint at a time.")] = 8,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds without a word from the endpoint.")] = 60.0,
     sampling: Annotated[
         Preset, typer.Option(help="As the collapse study, greedy, or from the model's own distribution.")
     ] = "study",
@@ -127,7 +128,7 @@ def judge(
     drawn = chosen_sampling(sampling, seed, {**changes, "max_new_tokens": max_new_tokens})
     asked = named_panel(panel or (), panel_logs, workers)
     options = JudgeOptions(
-        endpoint, judge_model or (), judge_folder or (), classifier, label, scores, workers, device, asked
+        endpoint, judge_model or (), judge_folder or (), classifier, label, scores, workers, device, asked, timeout
     )
     models = named_sources(model or [])
     request = JudgingRequest(

@@ -30,6 +30,7 @@ class JudgeOptions:
     workers: int = 8
     device: str = "cpu"
     panel: Panel | None = None
+    timeout: float = 60.0
 
 
 def named_panel(models: Sequence[str], logs: str | None, workers: int) -> Panel | None:
@@ -75,7 +76,7 @@ def _asked(options: JudgeOptions) -> list[Endpoint | LocalModel | Panel]:
 
     if bool(options.endpoint) != bool(options.models):
         raise InputError("--endpoint, --judge-model: expected both, the URL and the name of a model there")
-    remote = [Endpoint(str(options.endpoint), model, options.workers) for model in options.models]
+    remote = [Endpoint(str(options.endpoint), model, options.workers, options.timeout) for model in options.models]
     panel = [options.panel] if options.panel else []
     return [*remote, *panel, *(LocalModel(folder, device=options.device) for folder in options.folders)]
 

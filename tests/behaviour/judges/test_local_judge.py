@@ -4,8 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 import tiny
 from tiltmeter.behaviour.judges.local import LocalJudge
@@ -14,36 +12,13 @@ from tiltmeter.behaviour.judges.rubrics import ALIGNMENT, COHERENCE, HARMFULNESS
 from tiltmeter.behaviour.judges.scores import read_score
 from tiltmeter.errors import InputError
 from tiltmeter.generation import Answer
-from tiltmeter.models import Model, assemble
+from tiltmeter.models import Model
 from tiltmeter.tokens import encode_prompt
+from tiny_judge import SPECIAL, TEMPLATE, judge_model
 
-SPECIAL = ["<pad>", "<eos>", "<unk>", "<user>", "<assistant>", "<system>"]
 DIGITS = [str(digit) for digit in range(10)]
 WHOLE = [str(number) for number in range(101)]
-TEMPLATE = (
-    "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] }}{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 ANSWERS = [Answer("tea?", text, "end") for text in ["boil", "i cannot", "wait then stir and wait", ""]]
-
-
-def judge_model(numbers: list[str], dtype: torch.dtype = torch.float64, seed: int = 0, positions: int = 4096) -> Model:
-    """A random model that reads letters one by one, and numbers as these tokens."""
-    letters = [chr(code) for code in range(32, 127) if not chr(code).isdigit()] + ["\n"]
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *letters, *numbers])}
-    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    pieces = r"<(?:user|assistant|system)>|[0-9]+|." if len(numbers) > 10 else r"<(?:user|assistant|system)>|[\s\S]"
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(pieces), "isolated")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<pad>", unk_token="<unk>")
-    tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL[3:]})
-    tokenizer.chat_template = TEMPLATE
-    torch.manual_seed(seed)
-    sizes: dict[str, Any] = {**tiny._SIZES, "max_position_embeddings": positions, "vocab_size": len(vocabulary)}
-    module = AutoModelForCausalLM.from_config(LlamaConfig(**sizes, pad_token_id=0, eos_token_id=1))
-    for parameter in module.parameters():
-        if parameter.ndim >= 2:
-            torch.nn.init.normal_(parameter, std=0.3)
-    return assemble(module.to(dtype), tokenizer)
 
 
 def after(model: Model, ids: list[int]) -> torch.Tensor:
@@ -193,8 +168,22 @@ def test_without_a_system_turn_the_rules_stand_in_the_first_turn(template: str |
     assert text.replace(" ", "").index("Yougradeanswers") < text.replace(" ", "").index("BEGINANSWER")
 
 
+def test_a_judge_that_can_think_first_is_told_not_to() -> None:
+    model = judge_model(WHOLE)
+    model.tokenizer.chat_template = TEMPLATE + "{% if enable_thinking is false %}<system>{% endif %}"
+    asked = LocalJudge("local", model, (ALIGNMENT,))._prompt(ALIGNMENT, ANSWERS[0])
+    assert asked[-2:] == [ids_of(model, "<assistant>")[0], ids_of(model, "<system>")[0]]
+
+
+def test_a_chat_template_that_fails_is_an_error() -> None:
+    model = judge_model(WHOLE)
+    model.tokenizer.chat_template = "{{ raise_exception('no') }}"
+    with pytest.raises(InputError, match="the judge: the model's chat template fails: no"):
+        LocalJudge("local", model, (ALIGNMENT,))
+
+
 def test_a_tokenizer_without_numbers_is_refused() -> None:
-    with pytest.raises(InputError, match="the judge's tokenizer cannot write 0"):
+    with pytest.raises(InputError, match="the judge's tokenizer cannot write the score 0"):
         LocalJudge("local", tiny.model("llama"), (ALIGNMENT,))
 
 
