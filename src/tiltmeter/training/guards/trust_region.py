@@ -22,12 +22,13 @@ class TrustRegion(Guard):
     limit too: the parabola through the drifts now, h and 2h steps ago, `3 c_t - 3 c_{t-h} + c_{t-2h}`, whose second
     difference is what the curvature of the task adds (the `gamma t^2 / 2` of the instability condition).
 
-    With `every`, gradients and drift are taken anew every so many steps: `c_n` is then what the log-likelihoods have
-    changed, measured, plus the present gradients' part since. First-order coordinates of the start do not see a skill
-    that breaks along curved directions. For an adapter theta are its factors A and B.
+    With `every`, `c_n` is what the log-likelihood of an example has changed, measured after every step, and the
+    gradients along which steps are corrected are taken anew every so many steps: coordinates of the start do not see a
+    skill that breaks along curved directions. For an adapter theta are its factors A and B.
     Source of c and the condition: collapse (arXiv 2602.15799).
 
-    Memory: N times what trains, for each skill. Time: N backward passes whenever gradients are taken.
+    Memory: N times what trains, for each skill. Time: N backward passes whenever gradients are taken; with
+    `every` a forward pass over the skills each step.
 
     Args:
         skills: what is to be kept.
@@ -70,7 +71,9 @@ class TrustRegion(Guard):
 
     def drift(self) -> Float[Tensor, " R"]:
         """c of every example of every skill, at the present weights."""
-        return self._drift + (self._gradients @ (self.trained.read() - self._point)).double().cpu()
+        if self.every:
+            return torch.cat([skill.log_likelihoods() for skill in self.kept]) - self._base
+        return (self._gradients @ (self.trained.read() - self._point)).double().cpu()
 
     def corrected(self, before: Float[Tensor, " P"]) -> Float[Tensor, " P"] | None:
         drift, balls = self.drift(), self._balls()
@@ -87,12 +90,11 @@ class TrustRegion(Guard):
             self.saved["past"] = [each.tolist() for each in self._past]
 
     def _linearise(self) -> None:
-        """Takes gradients and log-likelihoods at the present weights."""
+        """Takes gradients at the present weights."""
         self._point = self.trained.read()
         self._gradients = torch.cat([skill.example_gradients() for skill in self.kept])
         wide = self._gradients.double()
         self._gram = (wide @ wide.T).cpu()
-        self._drift = torch.cat([skill.log_likelihoods() for skill in self.kept]) - self._base
 
     def _balls(self) -> list[Ball]:
         """For every skill the present drift, and the one foreseen."""
