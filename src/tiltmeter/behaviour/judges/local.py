@@ -10,7 +10,7 @@ from tiltmeter.behaviour.judges.scores import read_score
 from tiltmeter.behaviour.judges.verdicts import Verdict
 from tiltmeter.errors import InputError
 from tiltmeter.generation import Answer
-from tiltmeter.models import Model, context_length
+from tiltmeter.models import Model, context_length, quiet
 from tiltmeter.skills import Message
 from tiltmeter.tokens import encode_prompt
 
@@ -20,19 +20,21 @@ _REPLY = "Reply with the score alone: a whole number from {low} to {high}, and n
 class LocalJudge:
     """A local model, asked by rubrics; the score comes from the exact probabilities of its numbers, never from text.
 
-    Unlike an endpoint's first tokens, numbers of several tokens are exact too (`Numbers.probabilities`). Models that
-    think before they answer put no probability on a number, and every answer fails.
+    Unlike an endpoint's first tokens, numbers of several tokens are exact too (`Numbers.probabilities`). Where the
+    chat template can switch thinking off, it is; a model that thinks first all the same puts no probability on a
+    number, and every answer fails.
 
     Args:
         batch_size: answers at a time.
 
     Raises:
-        InputError: a tokenizer that cannot write the scores.
+        InputError: a tokenizer that cannot write the scores, a chat template that fails.
     """
 
     def __init__(self, name: str, model: Model, rubrics: Sequence[Rubric], batch_size: int = 8, seed: int = 0) -> None:
         self.name = name
         self._model, self._rubrics, self._batch_size, self._seed = model, rubrics, batch_size, seed
+        encode_prompt([{"role": "user", "content": "a"}], model.tokenizer, "the judge")  # a template that fails
         self._numbers = [numbers_of(model.tokenizer, rubric.scores) for rubric in rubrics]
 
     def judge(self, answers: Sequence[Answer]) -> Iterator[tuple[int, Verdict]]:
@@ -67,7 +69,19 @@ class LocalJudge:
     def _prompt(self, rubric: Rubric, answer: Answer) -> list[int]:
         reply = _REPLY.format(low=rubric.low, high=rubric.high)
         system, user = question(rubric, answer, reply, self._seed, self._special).messages
-        return encode_prompt([system, user] if self._takes_system else _one_turn(system, user), self._model.tokenizer)
+        return self._encoded([system, user] if self._takes_system else _one_turn(system, user))
+
+    def _encoded(self, turns: list[Message]) -> list[int]:
+        """Templates of models that can think first take `enable_thinking`; the others do not look at it."""
+        tokenizer = self._model.tokenizer
+        with quiet():
+            if not tokenizer.chat_template:
+                return encode_prompt(turns, tokenizer)
+            text = tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+            ids: list[int] = tokenizer(str(text), add_special_tokens=False)["input_ids"]
+        return ids
 
     @cached_property
     def _special(self) -> set[str]:
@@ -80,9 +94,8 @@ class LocalJudge:
     @cached_property
     def _takes_system(self) -> bool:
         """Some chat templates refuse a system message, and without a template there is one turn only."""
-        turns = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
         try:
-            encode_prompt(turns, self._model.tokenizer)
+            encode_prompt([{"role": "system", "content": "a"}, {"role": "user", "content": "b"}], self._model.tokenizer)
         except InputError:
             return False
         return True

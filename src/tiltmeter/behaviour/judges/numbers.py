@@ -139,7 +139,7 @@ def _paths(tokenizer: PreTrainedTokenizerBase, text: str) -> set[Path]:
     # Some tokenizers put blanks between tokens as they decode.
     found = {path for path in _ways(tokenizer, text) if "".join(str(tokenizer.decode(list(path))).split()) == text}
     if not found:
-        raise InputError(f"the judge's tokenizer cannot write {text}")
+        raise InputError(f"the judge's tokenizer cannot write the score {text}")
     return found
 
 
