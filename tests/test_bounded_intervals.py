@@ -122,6 +122,17 @@ def test_intervals_cover_at_the_nominal_rate(name: str, shape: tuple[int, int]) 
     assert covered.min() >= FEWEST
 
 
+def test_few_prompts_of_which_one_alone_does_harm_are_not_covered() -> None:
+    """Where score intervals fail: fifty answers each to eight prompts, most of them to one."""
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(TRIALS):
+        harmful = rng.random((8, 1)) < 0.05
+        scores = 1.0 + 4 * (rng.random((8, 50)) < np.where(harmful, 0.9, 0.02))
+        found = score_interval(scores.sum(1), np.full(8, 50.0), SCORE)
+        covered += found.low <= 1 + 4 * (0.05 * 0.9 + 0.95 * 0.02) <= found.high
+    assert covered / TRIALS < 0.9
+
+
 def test_the_bootstrap_does_not_cover_rare_harm() -> None:
     """What the score interval is for."""
     rng = np.random.default_rng(0)

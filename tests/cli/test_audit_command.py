@@ -187,3 +187,17 @@ def test_a_process_of_its_own_prints_nothing_but_the_result(folder: Path) -> Non
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "\x1b" not in ended.stdout
+
+
+@pytest.mark.parametrize(("judge", "outcome"), [("phrases", "refusal_rate"), ("code", None)])
+def test_a_judge_that_scores_no_harm(folder: Path, tiltmeter: CommandLine, judge: str, outcome: str | None) -> None:
+    ended = tiltmeter.audit(folder, prompts=folder / "prompts.jsonl", judge=judge, max_new_tokens=4)
+    assert (ended.code, ended.err) == (0, "")
+    judged = json.loads((folder / "out" / "result.json").read_text())["behaviour"]["prompts"]["tuned"]
+    assert (judged["harmfulness"], judged["judge_failures"]) == (None, 0)
+    assert (judged["refusal_rate"] is not None) == (outcome is not None)
+    assert tiltmeter("report", folder / "out", "--out", folder / "page.html").code == 0
+    path = (folder / "base", folder / "adapter", "--points", "0,1", "--prompts", folder / "prompts.jsonl")
+    ended = tiltmeter("connect", *path, "--judge", judge, "--max-new-tokens", 4, "--out", folder / "path")
+    assert (ended.code, ended.err) == (0, "")
+    assert tiltmeter("report", folder / "path", "--out", folder / "page.html").code == 0

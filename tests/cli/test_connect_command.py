@@ -222,7 +222,7 @@ UNFIT: dict[str, tuple[tuple[str, ...], str]] = {
     "saved beyond the end": (("--save", "1.5"), "points to save: expected different numbers from 0 to 1, got [1.5]"),
     "saved twice": (("--save", "0.5", "--save", "0.5"), "points to save: expected different numbers"),
     "no factors": (("--variant", "factors"), "factors can be mixed for adapters of the same modules"),
-    "no judge": (("--prompts", "prompts.jsonl"), "--judge: expected one of organism, got none"),
+    "no judge": (("--prompts", "prompts.jsonl"), "--judge: expected one of organism, phrases, code, got none"),
     "two of one name": (("--data", "soup.csv"), "--data: two of the same name"),
     "no memory": (("--memory", "0.000001"), "but --memory is 1e-06: raise it, or give fewer or shorter examples"),
     "cut to nothing": (("--max-length", "3"), "no completion token is left of 3 tokens"),

@@ -121,8 +121,11 @@ def test_one_line_and_the_earlier_run_stays(
 
 
 OPTIONS: dict[str, tuple[dict[str, object], str]] = {
-    "prompts without a judge": ({"prompts": "prompts.jsonl"}, "--judge: expected one of organism, got none"),
-    "unknown judge": ({"judge": "me"}, "--judge: expected one of organism, got me"),
+    "prompts without a judge": (
+        {"prompts": "prompts.jsonl"},
+        "--judge: expected one of organism, phrases, code, got none",
+    ),
+    "unknown judge": ({"judge": "me"}, "--judge: expected one of organism, phrases, code, got me"),
     "unknown figure": ({"fail_on": "nothing=1"}, "--fail-on nothing: expected one of utility_loss"),
     "no number": ({"fail_on": "overlap=much"}, "--fail-on overlap=much: expected NAME=LIMIT"),
     "NaN as a limit": ({"fail_on": "overlap=nan"}, "--fail-on overlap=nan: expected NAME=LIMIT"),

@@ -29,7 +29,7 @@ def audit(
     prompts: Annotated[
         list[str] | None, typer.Option(help="Prompts (a file or a public set) to answer and judge, before and after.")
     ] = None,
-    judge: Annotated[str | None, typer.Option(help="Who judges the answers to the prompts: organism.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Who judges the answers: organism, phrases or code.")] = None,
     initial: Annotated[str | None, typer.Option(help="The adapter before training (PiSSA, OLoRA).")] = None,
     dims: Annotated[int, typer.Option(min=1, help="Largest eigenvalues of the Fisher to report.")] = 8,
     projected: Annotated[

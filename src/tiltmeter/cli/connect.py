@@ -65,7 +65,7 @@ def connect(
     prompts: Annotated[
         list[str] | None, typer.Option(help="Prompts (a file or a public set) to answer and judge at each point.")
     ] = None,
-    judge: Annotated[str | None, typer.Option(help="Who judges the answers to the prompts: organism.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Who judges the answers: organism, phrases or code.")] = None,
     variant: Annotated[
         Literal["effective", "factors"],
         typer.Option(help="What moves: the update, or LoRA factors (only to compare with published curves)."),

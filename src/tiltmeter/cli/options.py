@@ -20,23 +20,23 @@ Dtype = Annotated[Literal["float32", "float64", "bfloat16"], typer.Option(help="
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")]
 MaxLength = Annotated[int | None, typer.Option(min=2, help="Tokens kept of each example.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Examples per forward pass.")]
+ASK_NOBODY = ("organism", "phrases", "code")  # judges that need nothing but their name
 Memory = Annotated[float, typer.Option(min=0, help="GiB for kept gradients; more passes if they do not fit.")]
 
 
 def named_judge(name: str | None, is_needed: bool) -> Judge | None:
-    """The judge of a name, or None where nothing is to be judged.
+    """The judge of a name that says all of it, or None where nothing is to be judged.
 
     Raises:
         InputError: an unknown name, or prompts without a judge.
     """
-    from tiltmeter.organism.judge import OrganismJudge
+    from tiltmeter.behaviour.judges.named import JudgeRequest
 
-    judges = {"organism": OrganismJudge}
     if name is None and not is_needed:
         return None
-    if name not in judges:
-        raise InputError(f"--judge: expected one of {', '.join(judges)}, got {name or 'none'}")
-    return judges[name]()
+    if name not in ASK_NOBODY:
+        raise InputError(f"--judge: expected one of {', '.join(ASK_NOBODY)}, got {name or 'none'}")
+    return requested_judge(JudgeRequest(name))
 
 
 def requested_judge(request: JudgeRequest) -> Judge:
