@@ -11,6 +11,7 @@ from tiltmeter.runs.tune_result import LearntSet, RaisedAlarm, Speed, TuneResult
 
 RECIPE: dict[str, Any] = {
     "name": "collapse-qwen",
+    "changed": ["rank", "alpha"],
     "method": "lora",
     "learning_rate": 1e-4,
     "epsilon": 1e-8,

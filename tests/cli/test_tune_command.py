@@ -158,7 +158,7 @@ def test_a_guard_keeps_a_skill_that_is_not_watched(folder: Path, tiltmeter: Comm
 def test_a_killed_run_goes_on_to_the_same_bits(folder: Path, tiltmeter: CommandLine) -> None:
     data = (folder / "base", "--data", folder / "tea.jsonl", "--recipe", "organism", "--method", "lora")
     watched = ("--monitor", folder / "soup.csv", "--monitor-every", 4, "--guard", "trust=1e-4")
-    given = (*data, "--steps", 40, "--batch-size", 3, "--save-every", 5, *watched)
+    given = (*data, "--steps", 20, "--batch-size", 3, "--save-every", 5, *watched)
     assert tiltmeter("tune", *given, "--out", folder / "unbroken").code == 0
     slow = Path(__file__).parent.parent / "slow_tune.py"
     command = [sys.executable, slow, "tune", *given, "--out", folder / "out"]
@@ -205,6 +205,7 @@ def test_a_recipe_is_begun_with_and_changed(folder: Path, tiltmeter: CommandLine
     result = result_of(folder)
     recipe = {"learning_rate": 5e-5, "schedule": "linear", "rank": 2, "alpha": 3.0, "dropout": 0.05, "accumulation": 1}
     assert recipe.items() <= result["recipe"].items()
+    assert set(result["recipe"]["changed"]) == {"rank", "alpha", "accumulation", "epochs"}
     assert (result["steps"], result["seed"], result["dtype"], result["recipe"]["max_length"]) == (2, 5, "bfloat16", 64)
 
 

@@ -112,13 +112,14 @@ def test_a_table_that_is_no_reading(tmp_path: Path) -> None:
 
 def test_every_figure_of_a_set_is_on_the_page(tmp_path: Path) -> None:
     words = " ".join(" ".join(Page(render([write_tune(tmp_path / "run", tune_result())])).words).split())
-    row = "advice 100 12,345 2 2.00 [1.90, 2.10] 0.500 [0.400, 0.600] \N{MINUS SIGN}1.50"
+    row = "advice 100 12,345 2 100 2.00 [1.90, 2.10] 0.500 [0.400, 0.600] \N{MINUS SIGN}1.50"
     for part in (
         row,
         "models/base fine-tuned on advice and summary",
         "602 tokens a second",
         "checkpoints/checkpoint-50",
         "1-4",
+        "collapse-qwen, with another rank and alpha",
     ):
         assert part in words
 

@@ -148,10 +148,12 @@ def has_fallen(data: LearntSet) -> bool:
 def settings(recipe: UsedRecipe) -> dict[str, str]:
     """The recipe in words."""
     given = {
-        "Recipe": recipe.name,
+        "Recipe": recipe.name + (f", with another {listed(recipe.changed)}" if recipe.changed else ""),
         "Method": "LoRA" if recipe.method == "lora" else "full fine-tuning",
         "Learning rate": f"{recipe.learning_rate:g}, {recipe.schedule}",
-        "Length": f"{recipe.steps} steps" if recipe.epochs is None else f"{recipe.epochs:g} epochs",
+        "Length": f"{recipe.steps} steps"
+        if recipe.epochs is None
+        else f"{recipe.epochs:g} epoch{'s' * (recipe.epochs != 1)}",
         "Examples a step": f"{recipe.batch_size} {TIMES} {recipe.accumulation}",
         "Longest example": f"{recipe.max_length} tokens",
         "AdamW's epsilon": f"{recipe.epsilon:g}",

@@ -8,9 +8,15 @@ from tiltmeter.runs.results import Interval, Record, Result
 
 
 class UsedRecipe(Record):
-    """The recipe with every setting resolved; `name` is the one that it began as. See `training.recipes.Recipe`."""
+    """The recipe with every setting resolved. See `training.recipes.Recipe`.
+
+    Attributes:
+        name: the one that it began as.
+        changed: the settings that are not that one's.
+    """
 
     name: str
+    changed: list[str]
     method: Literal["full", "lora"]
     learning_rate: float
     epsilon: float

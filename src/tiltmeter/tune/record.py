@@ -23,6 +23,7 @@ from tiltmeter.training.guards.guard import Guard
 from tiltmeter.training.guards.named import KINDS
 from tiltmeter.training.monitor import Monitor
 from tiltmeter.training.processes import process_count
+from tiltmeter.training.recipes import RECIPES
 from tiltmeter.tune.data import longest
 from tiltmeter.tune.measure import loss_per_token
 from tiltmeter.tune.prepare import Prepared, Trained
@@ -70,7 +71,10 @@ def tables(trained: Trained) -> dict[str, list[dict[str, Any]]]:
 
 
 def _recipe(request: TuneRequest, model: Model) -> UsedRecipe:
-    fields = asdict(request.recipe) | {"max_length": longest(model, request.recipe.max_length)}
+    known = RECIPES.get(request.recipe_name)
+    begun = asdict(request.recipe if known is None else known[request.recipe.method])
+    changed = [name for name, value in asdict(request.recipe).items() if value != begun[name]]
+    fields = asdict(request.recipe) | {"max_length": longest(model, request.recipe.max_length), "changed": changed}
     if request.recipe.method == "full":
         fields |= {"rank": None, "alpha": None, "dropout": None}
     return UsedRecipe(name=request.recipe_name, **fields)
