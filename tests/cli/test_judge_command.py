@@ -146,7 +146,7 @@ def test_kill_9_in_the_middle_loses_nothing_and_judges_nothing_twice(folder: Pat
         killed_at = killed_after(8, endpoint.cases, [str(each) for each in command(folder, *more)])
         assert 8 <= killed_at < 20
         assert (folder / "out" / f"{JOURNAL}verdicts.jsonl").read_text().count("\n") >= killed_at - 1
-        ended = judged(tiltmeter, folder, *more)
+        ended = tiltmeter("run", folder / "out")
         assert (ended.code, ended.err) == (0, "")
         total = 24 + len(NEUTRAL)
         assert total <= len(endpoint.cases) <= total + 1  # the request under way was answered to nobody
