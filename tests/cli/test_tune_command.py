@@ -222,8 +222,8 @@ def test_a_tracker_is_told(folder: Path, tiltmeter: CommandLine, monkeypatch: py
     told: list[dict[str, Any]] = []
 
     class Abacus(TrainerCallback):
-        def on_log(self, *_: Any, logs: dict[str, Any], **__: Any) -> None:
-            told.append(logs)
+        def on_log(self, *_: Any, **given: Any) -> None:
+            told.append(given["logs"])
 
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "abacus", Abacus)
     monkeypatch.setattr("tiltmeter.tune.run.get_available_reporting_integrations", lambda: ["abacus"])
