@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from tiltmeter.behaviour.judges.replies import Completion, Reply
 from tiltmeter.errors import InputError
 from tiltmeter.skills import Message
 from tiltmeter.text import inert
@@ -65,44 +66,6 @@ class Endpoint:
             raise InputError(f"endpoint {self.url}: expected the name of its model")
         if self.workers < 1 or self.timeout <= 0 or self.retries < 0:
             raise InputError(f"endpoint {self.url}: expected workers >= 1, timeout > 0 and retries >= 0")
-
-
-class _Likelihood(BaseModel):
-    model_config = ConfigDict(allow_inf_nan=False)
-    token: str
-    logprob: float
-
-
-class TokenLikelihoods(_Likelihood):
-    """One token of a reply, and the most likely tokens in its place."""
-
-    top_logprobs: list[_Likelihood] = []
-
-
-class _Likelihoods(BaseModel):
-    content: list[TokenLikelihoods] | None = None
-
-
-class _Text(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class Reply(BaseModel):
-    """A judge's reply, as far as it is read."""
-
-    message: _Text
-    finish_reason: str | None = None
-    logprobs: _Likelihoods | None = None
-
-    @property
-    def tokens(self) -> list[TokenLikelihoods]:
-        """The tokens with their likelihoods; empty where the endpoint gives none."""
-        return (self.logprobs and self.logprobs.content) or []
-
-
-class _Completion(BaseModel):
-    choices: list[Reply] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -186,7 +149,7 @@ class Connection:
         create = self._client.chat.completions.with_raw_response.create
         try:
             raw = create(model=self._endpoint.model, messages=list(messages), **form)
-            return _Completion.model_validate_json(raw.content).choices[0]
+            return Completion.model_validate_json(raw.content).choices[0]
         except ValidationError:
             return Fault("the endpoint's reply is no chat completion", "reply")
         except self._openai.APIStatusError as error:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Any, TypeAlias
 
-from tiltmeter.behaviour.judges.endpoint import Reply
 from tiltmeter.behaviour.judges.questions import question
 from tiltmeter.behaviour.judges.readings import NoScoreError, WrittenScore
+from tiltmeter.behaviour.judges.replies import Reply
 from tiltmeter.behaviour.judges.rubrics import Rubric, as_verdict
 from tiltmeter.behaviour.judges.verdicts import Verdict
 from tiltmeter.errors import InputError

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
-from tiltmeter.behaviour.judges.endpoint import Reply
+from tiltmeter.behaviour.judges.replies import Reply
 from tiltmeter.behaviour.judges.rubrics import Rubric
 from tiltmeter.behaviour.judges.scores import read_score
 
