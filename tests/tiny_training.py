@@ -49,7 +49,9 @@ def model(method: str, seed: int = 0) -> nn.Module:
     if method == "full":
         return module
     settings: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "lora_dropout": 0.2}
-    return get_peft_model(module, LoraConfig(**settings, init_lora_weights="pissa" if method == "pissa" else True))
+    start = "pissa" if method == "pissa" else True
+    adapted: nn.Module = get_peft_model(module, LoraConfig(**settings, init_lora_weights=start))
+    return adapted
 
 
 def trainer(folder: Path, method: str, callbacks: Sequence[TrainerCallback], **settings: Any) -> Trainer:
@@ -69,7 +71,7 @@ def trainer(folder: Path, method: str, callbacks: Sequence[TrainerCallback], **s
     made = Trainer(
         model=model(method),
         args=TrainingArguments(output_dir=str(folder), **(arguments | settings)),
-        train_dataset=rows(),  # type: ignore[arg-type]
+        train_dataset=rows(),
         data_collator=_collate,
         processing_class=tiny.tokenizer(),
         callbacks=list(callbacks),
@@ -87,8 +89,9 @@ def _collate(examples: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
     }
 
 
-def weights(module: nn.Module) -> dict[str, Tensor]:
+def weights(module: nn.Module | None) -> dict[str, Tensor]:
     """Copies of all parameters."""
+    assert module is not None  # a Trainer's may be, by its type
     return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
 
 

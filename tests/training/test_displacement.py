@@ -45,7 +45,7 @@ def _train(module: nn.Module, seed: int = 2) -> None:
         for parameter in module.parameters():
             if parameter.requires_grad:
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-                parameter += (0.05 * noise).to(parameter.dtype)
+                parameter.add_((0.05 * noise).to(parameter.dtype))
 
 
 def _logits(module: nn.Module) -> Tensor:

@@ -153,7 +153,7 @@ def test_a_resume_never_takes_the_checkpoint_for_thesave_base(tmp_path: Path) ->
         late.train(resume_from_checkpoint=True)
     other = trainer(tmp_path, "full", [], **saving)
     with torch.no_grad():
-        next(iter(other.model.parameters())).add_(1)
+        next(other.callback_handler.model.parameters()).add_(1)
     other.add_callback(monitor := Monitor(SKILL, every=2))
     monitor.on_init_end(other.args, other.state, other.control, other.model, other.processing_class)
     with pytest.raises(InputError, match="not the one that this training began with"):
@@ -215,7 +215,7 @@ def test_weights_that_are_no_numbers_exceed_every_limit() -> None:
     nothing = Interval(float("nan"), float("nan"), float("nan"))
     values = dict.fromkeys(("time", "norm", "overlap", "normalised_overlap", "drift"), float("nan"))
     reading = Reading(
-        **values,  # type: ignore[arg-type]
+        **values,
         skill="test",
         step=1,
         coordinates=(float("nan"),),

@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def test_tokens_are_counted_with_padding_and_without_a_random_number() -> None:
         output_dir="unused", per_device_train_batch_size=2, gradient_accumulation_steps=3, use_cpu=True
     )
     before = torch.get_rng_state()
-    loader = DataLoader(_rows(64), batch_size=2, collate_fn=_collate)  # type: ignore[arg-type]
+    loader: Any = DataLoader(_rows(64), batch_size=2, collate_fn=_collate)  # type: ignore[arg-type]
     assert tokens_a_step(loader, arguments) == 2 * 3 * 5
     assert torch.equal(before, torch.get_rng_state())
 

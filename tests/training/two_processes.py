@@ -21,6 +21,7 @@ def train(folder: Path, monitors: list[Monitor], method: str, processes: int, sa
     saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 4} if save else {}
     share = {"per_device_train_batch_size": 4 // processes, "max_steps": 4, "optim": "sgd", "learning_rate": 0.05}
     made = trainer(folder, method, monitors, **share, **saving)
+    assert made.model is not None
     for layer in made.model.modules():
         if isinstance(layer, torch.nn.Dropout):
             layer.p = 0.0  # the processes draw from generators of their own
