@@ -9,5 +9,5 @@ from tiltmeter.cli import main
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    TrainerCallback.on_step_end = lambda *_, **__: time.sleep(0.1)  # type: ignore[method-assign]
+    TrainerCallback.on_step_end = lambda *_, **__: time.sleep(0.02)  # type: ignore[method-assign]
     main()
