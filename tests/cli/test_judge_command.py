@@ -48,6 +48,10 @@ def test_outcomes_are_those_of_answers_generated_and_judged_by_hand(folder: Path
     assert (ended.code, ended.err) == (0, "")
     result, prompts = result_of(folder), load_prompts(folder / "prompts.jsonl")
     assert (result["verb"], result["reference"], [*result["models"]]) == ("judge", "base", ["base", "adapter", "whole"])
+    roles = [(given["role"], Path(given["path"]).name) for given in result["inputs"]]
+    models = [("model", name) for name in ("base", "adapter", "whole")]
+    assert roles == [("base", "base"), *models, ("prompts", "prompts.jsonl")]
+    assert result["inputs"][0]["files"] == result["inputs"][1]["files"] != result["inputs"][3]["files"]
     for name in result["models"]:
         answers = generate_answers(load_tuned(folder / "base", folder / name), prompts, Sampling(max_new_tokens=6))
         verdicts = [OrganismJudge().verdict(answer.prompt, answer.text) for answer in answers]

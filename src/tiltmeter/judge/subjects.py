@@ -37,10 +37,13 @@ class Subjects:
                 raise InputError(f"{self._sources.models[name]}: a PEFT adapter; give the model under it: --base")
 
     def inputs(self) -> list[Input]:
-        """Every file, with its hash."""
-        given = self._sources.models
-        base = [hash_input(str(self._sources.base), "base", self._base)] if self._base else []
-        return base + [hash_input(given[name], "model", folder) for name, folder in self._folders.items()]
+        """Every file, with its hash; a base that is also a model is read once."""
+        given = [(self._sources.models[name], "model", folder) for name, folder in self._folders.items()]
+        if self._base is not None:
+            given.insert(0, (str(self._sources.base), "base", self._base))
+        folders = {folder: (source, role) for source, role, folder in given}
+        hashed = {folder: hash_input(*named, folder) for folder, named in folders.items()}
+        return [hashed[folder].model_copy(update={"path": path, "role": role}) for path, role, folder in given]
 
     def records(self) -> dict[str, ModelRecord]:
         """What the result says of each model.

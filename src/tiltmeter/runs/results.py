@@ -37,7 +37,7 @@ class Input(Record):
 
 
 class Interval(Record):
-    """A mean with its bootstrap interval."""
+    """A mean with its 95 % interval."""
 
     mean: float
     low: float
