@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize, nnls
 from torch import Tensor
 
-LARGEST = 1e12
+# Of a multiplier, per mean `|g_n|^2`: a measured drift need not be what any change of the weights can undo, and beyond
+# this the least change is made of differences that float32 gradients do not hold.
+LARGEST = 1e5
 TOLERANCE = 1e-9  # of a limit: roots are sought this far inside, so that rounding stays inside
 
 
@@ -66,7 +68,7 @@ def _dual_maximum(gram: Tensor, drift: Tensor, balls: list[Ball]) -> list[float]
         return -float(z @ gram @ z + units @ excess), -excess
 
     solve: Any = minimize  # its stubs know no function with a gradient of its own and bounds
-    bounds = [(0, None)] * len(balls)
+    bounds = [(0, _largest(gram, ball) * ball.limit) for ball in balls]
     options = {"maxiter": 500, "maxfun": 1000, "ftol": 1e-15, "gtol": 1e-9}
     found = solve(negative_dual, np.zeros(len(balls)), jac=True, bounds=bounds, method="L-BFGS-B", options=options)
     return [float(value) for value in found.x / limits]
@@ -82,10 +84,15 @@ def _multiplier(gram: Tensor, drift: Tensor, balls: list[Ball], multipliers: lis
 
     if excess(0.0) <= 0:
         return 0.0
-    high = max(multipliers[place], 1 / float(gram.diagonal().mean()))
-    while excess(high) > 0 and high < LARGEST:
-        high *= 4
+    largest = _largest(gram, ball)
+    high = min(max(multipliers[place], 1 / float(gram.diagonal().mean())), largest)
+    while excess(high) > 0 and high < largest:
+        high = min(4 * high, largest)
     return float(brentq(excess, 0.0, high, rtol=1e-12)) if excess(high) <= 0 else high
+
+
+def _largest(gram: Tensor, ball: Ball) -> float:
+    return LARGEST * len(ball.shift) / float(gram.diagonal()[ball.rows].mean().clamp(min=1e-300))
 
 
 def _solution(gram: Tensor, drift: Tensor, balls: list[Ball], multipliers: list[float]) -> Float[Tensor, " R"]:

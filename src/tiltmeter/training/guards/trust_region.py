@@ -24,7 +24,8 @@ class TrustRegion(Guard):
 
     With `every`, `c_n` is what the log-likelihood of an example has changed, measured after every step, and the
     gradients along which steps are corrected are taken anew every so many steps: coordinates of the start do not see a
-    skill that breaks along curved directions. For an adapter theta are its factors A and B.
+    skill that breaks along curved directions. A correction is then no longer than the step that it corrects, so that
+    what is over the limit can take several steps to come back. For an adapter theta are its factors A and B.
     Source of c and the condition: collapse (arXiv 2602.15799).
 
     Memory: N times what trains, for each skill. Time: N backward passes whenever gradients are taken; with
@@ -80,9 +81,16 @@ class TrustRegion(Guard):
         if all(ball.size(drift) <= ball.limit for ball in balls):
             self._remember(drift)
             return None
-        pull = into_balls(self._gram, drift, balls)
+        stepped, pull = self.trained.read(), into_balls(self._gram, drift, balls)
+        if self.every:
+            pull = pull * self._damping(pull, float((stepped - before).norm()))
         self._remember(drift - self._gram @ pull)
-        return self.trained.read() - self._gradients.T @ pull.to(self._gradients)
+        return stepped - self._gradients.T @ pull.to(self._gradients)
+
+    def _damping(self, pull: Float[Tensor, " R"], step: float) -> float:
+        """1, or less where the correction is longer than the step: old gradients do not reach farther."""
+        length = float(pull @ self._gram @ pull) ** 0.5
+        return min(1.0, step / length)
 
     def _remember(self, drift: Float[Tensor, " R"]) -> None:
         if self.horizon:
