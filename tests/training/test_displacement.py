@@ -254,3 +254,21 @@ def test_other_adapters_are_refused() -> None:
         Displacement(module, model.tokenizer)
     with pytest.raises(InputError, match="expected a transformers model"):
         Displacement(nn.Linear(2, 2), model.tokenizer)
+
+
+def test_weights_spread_over_processes_are_refused() -> None:
+    model = tiny.model("llama")
+    next(iter(model.module.parameters())).ds_id = 0  # type: ignore[attr-defined]  # as ZeRO-3 marks them
+    with pytest.raises(InputError, match="spread over processes"):
+        Displacement(model.module, model.tokenizer)
+
+
+def test_dora_scales_what_its_layer_puts_out() -> None:
+    module, base = _tuned("dora")
+    assert not Displacement(module, base.tokenizer).has_exact_gradients
+    plain, base = _tuned("lora")
+    assert Displacement(plain, base.tokenizer).has_exact_gradients
+    settings = {"r": 4, "target_modules": "all-linear", "use_dora": True, "init_lora_weights": "pissa"}
+    both = get_peft_model(tiny.model("llama").module, LoraConfig(**settings))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="DoRA together with an initialisation"):
+        Displacement(both, base.tokenizer)
