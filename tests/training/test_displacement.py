@@ -269,6 +269,6 @@ def test_dora_scales_what_its_layer_puts_out() -> None:
     plain, base = _tuned("lora")
     assert Displacement(plain, base.tokenizer).has_exact_gradients
     settings = {"r": 4, "target_modules": "all-linear", "use_dora": True, "init_lora_weights": "pissa"}
-    both = get_peft_model(tiny.model("llama").module, LoraConfig(**settings))  # type: ignore[arg-type]
+    both = get_peft_model(tiny.model("llama").module, LoraConfig(**settings))
     with pytest.raises(InputError, match="DoRA together with an initialisation"):
         Displacement(both, base.tokenizer)
