@@ -96,7 +96,7 @@ def monitor_rows(skills: Iterable[str], steps: int = 40) -> list[dict[str, Any]]
             loss = step * 0.015 / (1 + 9 * place)
             figures = {"utility_loss": loss, "utility_loss_low": loss - 0.1, "utility_loss_high": loss + 0.1}
             rotation = step / 100 if step > steps - 20 else None
-            others = {"overlap": loss / 2, "drift": loss**0.5, "rotation": rotation}
+            others = {"foreseen_loss": 2 * loss, "overlap": loss / 2, "drift": loss**0.5, "rotation": rotation}
             rows.append({"skill": name, "step": step, **figures, **others})
     return rows
 

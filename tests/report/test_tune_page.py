@@ -76,11 +76,12 @@ def test_readings_are_drawn_with_bands_limits_and_alarms(tmp_path: Path) -> None
     found = readings(write_tune(tmp_path / "run", tune_result(watched=seen)), seen)
     assert [panel.title for panel in found.panels] == [
         "Utility loss (nats)",
+        "Foreseen utility loss (nats)",
         "Exact overlap",
         "Drift in the top subspace",
         "Rotation of the top subspace",
     ]
-    loss, overlap, _, rotation = (panel.chart for panel in found.panels)
+    loss, _, overlap, _, rotation = (panel.chart for panel in found.panels)
     band, _, refusal, _, cross = loss["data"]
     assert (refusal["x"], refusal["y"]) == ([10, 20, 30, 40], pytest.approx([0.15, 0.3, 0.45, 0.6]))
     assert band["y"] == pytest.approx([0.25, 0.4, 0.55, 0.7, 0.5, 0.35, 0.2, 0.05])

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from tiltmeter.training.exponent import local_exponent
+from tiltmeter.intervals import Interval
+from tiltmeter.training.exponent import foreseen, local_exponent
 
 RNG = np.random.default_rng(0)
 
@@ -48,3 +49,22 @@ def test_it_is_the_least_squares_slope_of_the_means_with_an_interval_around_it()
 )
 def test_there_is_none_where_the_loss_is_not_clearly_above_zero(points: list[tuple[float, list[float]]]) -> None:
     assert local_exponent(points) is None
+
+
+@pytest.mark.parametrize(
+    ("power", "end", "expected"),
+    [
+        (3.0, 9.0, 0.1 * 2**3),  # a loss 0.1 (t/2)^3 at t = 4
+        (3.0, 2.5, 0.1 * 1.25**3),  # and at the end of training
+        (3.0, 2.0, 0.1),
+        (6.0, 9.0, 0.1 * 2**4),
+        (-1.0, 9.0, 0.1),
+    ],
+)
+def test_a_loss_is_foreseen_by_its_exponent(power: float, end: float, expected: float) -> None:
+    assert foreseen(0.1, Interval(power, power - 1, power + 1), 2.0, end) == pytest.approx(expected)
+
+
+def test_without_an_exponent_the_loss_itself_is_foreseen() -> None:
+    assert foreseen(0.1, None, 2.0, 9.0) == 0.1
+    assert foreseen(0.0, None, 0.0, 9.0) == 0.0

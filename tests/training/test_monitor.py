@@ -213,7 +213,7 @@ def test_weights_that_are_no_numbers_exceed_every_limit() -> None:
     from tiltmeter.training.reading import Limit
 
     nothing = Interval(float("nan"), float("nan"), float("nan"))
-    values = dict.fromkeys(("time", "norm", "overlap", "normalised_overlap", "drift"), float("nan"))
+    values = dict.fromkeys(("time", "norm", "overlap", "normalised_overlap", "drift", "foreseen_loss"), float("nan"))
     reading = Reading(
         **values,
         skill="test",

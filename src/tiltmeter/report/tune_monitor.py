@@ -16,6 +16,7 @@ from tiltmeter.runs.tune_result import Watched
 # Figures of a reading: the title of each, and whether it has an interval.
 FIGURES = {
     "utility_loss": ("utility loss (nats)", True),
+    "foreseen_loss": ("foreseen utility loss (nats)", False),
     "overlap": ("exact overlap", False),
     "drift": ("drift in the top subspace", False),
     "rotation": ("rotation of the top subspace", False),
@@ -101,5 +102,5 @@ def _read(name: str, index: int, rows: Sequence[dict[str, Any]]) -> Read:
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
     loss = f"{figure(row['utility_loss'])} [{figure(row['utility_loss_low'])}, {figure(row['utility_loss_high'])}]"
-    others = {name: DASH if row[name] is None else figure(row[name]) for name in ("overlap", "drift", "rotation")}
+    others = {name: DASH if row[name] is None else figure(row[name]) for name in FIGURES if name != "utility_loss"}
     return {"step": str(row["step"]), "utility_loss": loss, **others}

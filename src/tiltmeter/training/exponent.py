@@ -1,4 +1,4 @@
-"""How fast a loss grows: its local exponent."""
+"""How fast a loss grows: its local exponent, and where that leads."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tiltmeter.intervals import RESAMPLES, Interval, percentile_interval
 
 WINDOW = 2.0  # the slope is taken over the last doubling of the time
+QUARTIC = 4.0  # the study's exponent at the onset: growth that is faster for a while is not carried on
 
 
 def local_exponent(points: Sequence[tuple[float, Sequence[float]]], seed: int = 0) -> Interval | None:
@@ -36,6 +37,15 @@ def local_exponent(points: Sequence[tuple[float, Sequence[float]]], seed: int = 
         return None
     slopes = _slopes(x, np.log(means))
     return percentile_interval(float(slopes[0]), slopes[1:].tolist())
+
+
+def foreseen(loss: float, exponent: Interval | None, time: float, end: float) -> float:
+    """`loss (T/time)^p` at `T = min(2 time, end)`: the loss to come, if it goes on as in the last doubling of the time.
+
+    With the local exponent as p, at most 4 and at least 0; the loss itself where there is no exponent.
+    """
+    power = 0.0 if exponent is None else min(max(exponent.mean, 0.0), QUARTIC)
+    return loss if time == 0 else loss * (min(WINDOW * time, end) / time) ** power
 
 
 def _window(times: Float[NDArray[np.float64], " S"]) -> list[int]:

@@ -20,8 +20,8 @@ from tiltmeter.likelihood import completion_lengths, log_likelihoods
 from tiltmeter.models import Model
 from tiltmeter.skills import Skill
 from tiltmeter.training.displacement import Displacement
-from tiltmeter.training.exponent import local_exponent
-from tiltmeter.training.reading import Reading
+from tiltmeter.training.exponent import foreseen, local_exponent
+from tiltmeter.training.reading import Moment, Reading
 
 Context = Callable[[], AbstractContextManager[None]]
 
@@ -68,12 +68,11 @@ class Gauge:
         """In the skill's examples, prompts included."""
         return sum(len(example.ids) for example in self._fisher.encoded)
 
-    def read(self, step: int, time: float, earlier: Sequence[Reading], with_rotation: bool) -> Reading:
+    def read(self, now: Moment, earlier: Sequence[Reading], with_rotation: bool) -> Reading:
         """Measure `theta - theta_0` as it is now.
 
         Args:
-            step: optimizer steps done.
-            time: learning rates of these steps, summed.
+            now: the step that was done.
             earlier: the readings so far of the same skill, for the local exponent.
             with_rotation: measure the rotation of the subspace too.
         """
@@ -82,20 +81,23 @@ class Gauge:
         coordinates = self._fisher.coordinates([update])[0].sum(0)
         loss = self._loss()
         losses = loss.by_example if self._how.reduction == "sum" else loss.by_example / self._lengths
+        mean = loss.per_completion if self._how.reduction == "sum" else loss.per_example_token
+        exponent = local_exponent([*((each.time, each.losses) for each in earlier), (now.time, losses.tolist())])
         turned = self._rotation() if with_rotation else None
         return Reading(
             skill=self.name,
-            step=step,
-            time=time,
+            step=now.step,
+            time=now.time,
             coordinates=tuple(coordinates.tolist()),
             losses=tuple(losses.tolist()),
             norm=norm,
             overlap=float(coordinates.square().mean()),
             normalised_overlap=self._normalised(coordinates, norm),
             drift=self._subspace.weighted(coordinates),
-            utility_loss=loss.per_completion if self._how.reduction == "sum" else loss.per_example_token,
+            utility_loss=mean,
             utility_loss_per_token=loss.per_token,
-            exponent=local_exponent([*((each.time, each.losses) for each in earlier), (time, losses.tolist())]),
+            exponent=exponent,
+            foreseen_loss=foreseen(mean.mean, exponent, now.time, now.end),
             rotation=None if turned is None else turned.sine,
             subspace_overlap=None if turned is None else turned.overlap,
         )

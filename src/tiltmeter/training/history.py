@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from transformers import TrainerState
 
 from tiltmeter.errors import InputError
-from tiltmeter.training.reading import Alarm, Reading
+from tiltmeter.training.reading import Alarm, Moment, Reading
 
 
 class History:
@@ -26,7 +26,7 @@ class History:
     def __init__(self, state: TrainerState, skills: Sequence[str], theta_0: str) -> None:
         key = f"tiltmeter {' '.join(skills)}"
         held: Any = state.stateful_callbacks  # a dictionary, whatever its type says
-        fresh = {"readings": [], "alarms": [], "time": 0.0, "theta_0": theta_0}
+        fresh = {"readings": [], "alarms": [], "time": 0.0, "rate": 0.0, "theta_0": theta_0}
         self._saved: dict[str, Any] = held.setdefault(key, {"args": {}, "attributes": fresh})["attributes"]
         if self._saved["theta_0"] != theta_0:
             raise InputError(
@@ -36,14 +36,15 @@ class History:
         self.readings = TypeAdapter(list[Reading]).validate_python(self._saved["readings"])
         self.alarms = TypeAdapter(list[Alarm]).validate_python(self._saved["alarms"])
 
-    @property
-    def time(self) -> float:
-        """The learning rates of all steps so far, summed."""
-        return float(self._saved["time"])
+    def moment(self, step: int, last: int) -> Moment:
+        """The step that was done last, of a training that ends with the step `last`."""
+        time, rate = float(self._saved["time"]), float(self._saved["rate"])
+        return Moment(step, time, time + rate * (last - step))
 
     def advance(self, learning_rate: float) -> None:
         """A step was taken."""
         self._saved["time"] += learning_rate
+        self._saved["rate"] = learning_rate
 
     def of(self, skill: str) -> list[Reading]:
         """The readings of one skill."""

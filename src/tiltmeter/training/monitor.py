@@ -36,9 +36,9 @@ class Monitor(TrainerCallback):
     """Measures what training does to skills: `theta_t - theta_0`, never gradients of the training loss.
 
     For any Trainer: `SFTTrainer(..., callbacks=[Monitor("refusal.jsonl")])`. At each reading, per skill: coordinates,
-    exact overlap, drift in the top-d subspace, measured utility loss, its local exponent, and at a slower pace the
-    rotation of the subspace; see `Reading`. They are logged through the Trainer as `tiltmeter/SKILL/FIGURE`. Training
-    with a monitor gives the same weights, bit for bit, as without one.
+    exact overlap, drift in the top-d subspace, measured utility loss, its local exponent and where that leads, and at a
+    slower pace the rotation of the subspace; see `Reading`. They are logged through the Trainer as
+    `tiltmeter/SKILL/FIGURE`. Training with a monitor gives the same weights, bit for bit, as without one.
 
     Every process of a distributed run measures, and the first one's figures count. Readings are part of the Trainer's
     checkpoints. theta_0 is the model that the Trainer is made with; with LoRA, the base under the adapter.
@@ -203,13 +203,13 @@ class Monitor(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, with_rotation: bool
     ) -> None:
         assert self._history is not None
-        step, time = state.global_step, self._history.time
-        found = [gauge.read(step, time, self._history.of(gauge.name), with_rotation) for gauge in self._gauges]
+        now = self._history.moment(state.global_step, state.max_steps)
+        found = [gauge.read(now, self._history.of(gauge.name), with_rotation) for gauge in self._gauges]
         readings: list[Reading] = broadcast_object_list(found)  # other processes may round otherwise
         self._history.add(readings)
         if self._handler is not None:
             log(self._handler, args, state, control, _logged(readings))
-        self._act(alarms_of(readings, self._limits), step, control)
+        self._act(alarms_of(readings, self._limits), now.step, control)
 
     def _act(self, alarms: Sequence[Alarm], step: int, control: TrainerControl) -> None:
         assert self._history is not None

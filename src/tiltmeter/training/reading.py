@@ -13,9 +13,23 @@ LIMITED = (
     "normalised_overlap",
     "drift",
     "utility_loss",
+    "foreseen_loss",
     "utility_loss_per_token",
     "rotation",
 )
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A step of a training, in steps and in flow time: learning rates summed.
+
+    Attributes:
+        end: the flow time at which training ends, if the learning rate stays.
+    """
+
+    step: int
+    time: float
+    end: float
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,7 @@ class Reading:
         utility_loss: mean of `losses`.
         utility_loss_per_token: over all completion tokens.
         exponent: log-log slope of the utility loss over time, see `local_exponent`.
+        foreseen_loss: the utility loss at twice the time or the end of training, whichever comes first; see `foreseen`.
         rotation: `||P_0 - P_t||`, the sine of the largest principal angle; None where it was not measured.
         subspace_overlap: `tr(P_0 P_t) / d`; None where it was not measured.
     """
@@ -51,6 +66,7 @@ class Reading:
     utility_loss: Interval
     utility_loss_per_token: Interval
     exponent: Interval | None
+    foreseen_loss: float
     rotation: float | None
     subspace_overlap: float | None
 
