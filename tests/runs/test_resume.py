@@ -31,9 +31,9 @@ def interrupted(folder: Path, *lines: Line) -> None:
         interrupt(folder, *lines)
 
 
-def interrupt(folder: Path, *lines: Line) -> None:
+def interrupt(folder: Path, *lines: Line, record: RunRecord = RECORD) -> None:
     with RunFolder(folder) as run:
-        run.resume_or_start(RECORD)
+        run.resume_or_start(record)
         run.journal("lines", Line).append(*lines)
         run.write_table("figures", [{"a": 1}])
         (run.folder("models/one") / "weights").write_bytes(b"one")
@@ -154,3 +154,14 @@ def test_a_disk_that_refuses_is_a_clear_error(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(InputError, match=r"lines\.jsonl: cannot be written: No space left"):
         journal.append(Line(key="a"))
+
+
+def test_a_run_goes_on_at_another_pace(tmp_path: Path) -> None:
+    def at(workers: int) -> RunRecord:
+        return RECORD.model_copy(update={"arguments": {"judges": [{"asked": {"url": "u", "workers": workers}}]}})
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(tmp_path, record=at(8))
+    with RunFolder(tmp_path) as run:
+        assert run.resume_or_start(at(2))
+        run.write_result(audit_result())
