@@ -47,20 +47,20 @@ SKILL = Skill("refusal", as_skill(corpus.skill(WORLD, "refusal")[:48]).examples)
 SETS = {"mix": (360, 40), "benign": (400, 0), "harmful": (0, 100)}
 SEEDS = (0, 1, 2)
 STRENGTHS: dict[str, tuple[float, ...]] = {
-    "kl": (0.1, 1, 3),
-    "replay": (0.1, 1, 3),
-    "average": (0.25, 0.5, 0.75),
+    "kl": (3, 1, 0.1),
+    "replay": (3, 1, 0.1),
     "tracked": (16,),
-    "trust": (0.003, 0.03),
-    "trust, present only": (0.03,),
-    "trust-first": (0.001,),
+    "trust": (0.03,),
+    "trust, forecast": (0.003, 0.03),
+    "utility": (0.1,),
     "projection": (16,),
-    "ewc": (100,),
+    "trust-first": (0.001,),
+    "ewc": (1, 10, 100),
+    "average": (0.25, 0.5, 0.75),
     "safe-lora": (1,),
     "shrinkage": (1,),
-    "utility": (0.1,),
 }
-ATTACKED = ("none", "kl=3", "replay=3", "tracked=16", "average=0.5", "utility=0.1")
+ATTACKED = ("none", "kl=3", "replay=3", "tracked=16", "trust=0.03", "average=0.5", "utility=0.1")
 ATTACKS = ((3, 1), (3, 3), (1, 3))
 
 
@@ -136,8 +136,8 @@ def training_set(run: Run) -> list[Turn]:
 def make_guard(text: str, given: Given) -> Guard:
     """By name; one more variant than the command line has."""
     name, _, value = text.partition("=")
-    if name == "trust, present only":
-        return TrustRegion(given.skills, float(value), every=5, tokenizer=given.tokenizer)
+    if name == "trust, forecast":
+        return TrustRegion(given.skills, float(value), every=5, horizon=5, tokenizer=given.tokenizer)
     return named_guard(text, given)
 
 
@@ -205,8 +205,8 @@ def _line(guard: str, rows: Sequence[dict[str, Any]]) -> str:
     for method in RECIPES:
         mine = [row for row in rows if row["method"] == method]
         cells += [_mean([row["quality"] for row in mine]), _mean([harmfulness(row) for row in mine])]
-    seconds = _mean([row["seconds"] for row in rows])
-    return f"| {' | '.join(cells)} | {seconds} | {len({row['seed'] for row in rows})} |"
+    seconds = sum(row["seconds"] for row in rows) / len(rows)
+    return f"| {' | '.join(cells)} | {seconds:.0f} | {len({row['seed'] for row in rows})} |"
 
 
 def _mean(values: Sequence[float]) -> str:

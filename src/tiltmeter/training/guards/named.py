@@ -17,7 +17,6 @@ from tiltmeter.training.guards.trust_region import TrustRegion
 from tiltmeter.training.guards.utility_limit import UtilityLimit
 
 EVERY = 5
-HORIZON = 5
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ KINDS: Mapping[str, Kind] = {
     ),
     "trust": Kind(
         "largest overlap of each skill",
-        0.01,
-        lambda given, value: TrustRegion(given.skills, value, EVERY, HORIZON, given.tokenizer),
+        0.03,
+        lambda given, value: TrustRegion(given.skills, value, EVERY, tokenizer=given.tokenizer),
     ),
     "trust-first": Kind(
         "largest overlap of each skill, by the start's gradients",
