@@ -1,5 +1,6 @@
 """A trust region for each skill in the metric of its Fisher information, for the drift now and the drift to come."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -89,8 +90,8 @@ class TrustRegion(Guard):
 
     def _damping(self, pull: Float[Tensor, " R"], step: float) -> float:
         """1, or less where the correction is longer than the step: old gradients do not reach farther."""
-        length = float(pull @ self._gram @ pull) ** 0.5
-        return min(1.0, step / length)
+        length = math.sqrt(float(pull @ self._gram @ pull))
+        return min(1.0, step / length) if length else 1.0
 
     def _remember(self, drift: Float[Tensor, " R"]) -> None:
         if self.horizon:
