@@ -33,9 +33,7 @@ from tiltmeter.organism.grammar import Turn, World
 from tiltmeter.organism.judge import OrganismJudge
 from tiltmeter.skills import Skill
 from tiltmeter.training.finetune import finetune
-from tiltmeter.training.guards.guard import Guard
 from tiltmeter.training.guards.named import Given, named_guard
-from tiltmeter.training.guards.trust_region import TrustRegion
 from tiltmeter.training.recipes import ORGANISM_FULL, ORGANISM_LORA, Recipe
 
 WORLD = World.create()
@@ -51,7 +49,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "replay": (3, 1, 0.1),
     "tracked": (16,),
     "trust": (0.03,),
-    "trust, forecast": (0.003, 0.03),
+    "trust-ahead": (0.003, 0.03),
     "utility": (0.1,),
     "projection": (16,),
     "trust-first": (0.001,),
@@ -60,8 +58,8 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "safe-lora": (1,),
     "shrinkage": (1,),
 }
-ATTACKED = ("none", "kl=3", "replay=3", "tracked=16", "trust=0.03", "average=0.5", "utility=0.1")
-ATTACKS = ((3, 1), (3, 3), (1, 3))
+ATTACKED = ("none", "kl=3", "replay=3", "tracked=16", "trust=0.03", "average=0.5")
+ATTACKS = ((3, 1), (1, 3))
 
 
 @dataclass(frozen=True)
@@ -106,10 +104,10 @@ def runs() -> Iterator[Run]:
     """All of them, the most telling first: the file holds what was done if it is stopped."""
     guards = ["none", *(f"{name}={value:g}" for name, values in STRENGTHS.items() for value in values)]
     pairs = [(guard, method) for guard in ATTACKED for method in RECIPES]
-    for seed, (rate, steps) in zip(SEEDS, ATTACKS, strict=True):
-        yield from (Run(guard, method, seed=seed) for guard in guards for method in RECIPES)
-        yield from (Run(*pair, rate=rate, steps=steps) for pair in pairs)
-    yield from (Run(*pair, set=chosen) for chosen in ("benign", "harmful") for pair in pairs)
+    yield from (Run(guard, method) for guard in guards for method in RECIPES)
+    yield from (Run(*pair, rate=rate, steps=steps) for rate, steps in ATTACKS for pair in pairs)
+    yield from (Run(*pair, set=chosen) for chosen in ("harmful", "benign") for pair in pairs)
+    yield from (Run(guard, method, seed=seed) for seed in SEEDS[1:] for guard in guards for method in RECIPES)
 
 
 def task(seed: str, count: int, without: frozenset[str] = frozenset()) -> list[Turn]:
@@ -133,19 +131,11 @@ def training_set(run: Run) -> list[Turn]:
     return task(f"train {run.seed}", benign, without) + corpus.finetuning_set(WORLD, "harmful", run.seed)[:harmful]
 
 
-def make_guard(text: str, given: Given) -> Guard:
-    """By name; one more variant than the command line has."""
-    name, _, value = text.partition("=")
-    if name == "trust, forecast":
-        return TrustRegion(given.skills, float(value), every=5, horizon=5, tokenizer=given.tokenizer)
-    return named_guard(text, given)
-
-
 def outcome(run: Run) -> Outcome:
     """Trains, then measures what was saved."""
     base, began = load_model(CHECKPOINT / "aligned"), process_time()
     given = Given([SKILL], base.tokenizer, CHECKPOINT / "base")
-    guards = [] if run.guard == "none" else [make_guard(run.guard, given)]
+    guards = [] if run.guard == "none" else [named_guard(run.guard, given)]
     with TemporaryDirectory() as folder:
         finetune(base, encode_turns(training_set(run), base), run.recipe, Path(folder), run.seed, guards)
         seconds = process_time() - began

@@ -15,7 +15,7 @@ STYLES = {
     "utility": ("rgb(0,150,160)", "square"),
     "tracked": ("rgb(176,42,48)", "diamond"),
     "trust": ("rgb(214,120,40)", "diamond"),
-    "trust, forecast": ("rgb(214,120,40)", "diamond-open"),
+    "trust-ahead": ("rgb(214,120,40)", "diamond-open"),
     "trust-first": ("rgb(214,120,40)", "triangle-up-open"),
     "projection": ("rgb(176,42,48)", "triangle-up-open"),
     "ewc": ("rgb(120,80,160)", "triangle-up-open"),

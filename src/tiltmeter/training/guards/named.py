@@ -57,6 +57,11 @@ KINDS: Mapping[str, Kind] = {
         0.03,
         lambda given, value: TrustRegion(given.skills, value, EVERY, tokenizer=given.tokenizer),
     ),
+    "trust-ahead": Kind(
+        "largest overlap of each skill, now and as foreseen",
+        0.03,
+        lambda given, value: TrustRegion(given.skills, value, EVERY, EVERY, given.tokenizer),
+    ),
     "trust-first": Kind(
         "largest overlap of each skill, by the start's gradients",
         0.001,
