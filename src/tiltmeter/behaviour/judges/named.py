@@ -88,7 +88,10 @@ def _check(request: JudgeRequest) -> None:
     if name == "classifier" and not isinstance(asked, LocalModel):
         raise InputError("judge classifier: expected a local model (a folder or a Hub id of a sequence classifier)")
     if name in RUBRICS and asked is None:
-        raise InputError(f"judge {name}: expected an endpoint with the name of its model, a panel or a local model")
+        raise InputError(
+            f"judge {name}: expected an endpoint with the name of its model (--endpoint, --judge-model), "
+            "a panel (--panel) or a local model (--judge-folder)"
+        )
     if request.scores and not isinstance(asked, Endpoint):
         raise InputError(f"judge {name}: scores are chosen for an endpoint only")
     if request.scores not in (None, *get_args(Scores)):

@@ -52,7 +52,9 @@ class Guard(TrainerCallback):
 
     def __init__(self, skills: Sequence[Skill], tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         if self.needs_skills and not skills:
-            raise InputError(f"{type(self).__name__} needs at least one skill to keep, got none")
+            raise InputError(
+                f"{type(self).__name__} needs at least one skill to keep (--guard-skill or --monitor), got none"
+            )
         self.skills, self.step = tuple(skills), 0
         self._tokenizer = tokenizer
         self._trained: Trained | None = None
