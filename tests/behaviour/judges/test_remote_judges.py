@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from threading import Barrier
 
 import pytest
 
@@ -167,8 +168,17 @@ def test_a_key_that_is_refused_half_way_loses_nothing_that_was_judged() -> None:
     assert "status 401" in error
 
 
+def together(under_way: Barrier, case: Case) -> None:
+    """The first requests wait for each other, however loaded the machine is."""
+    if int(case.answer.removeprefix("answer ")) < under_way.parties:
+        under_way.wait(timeout=30)
+
+
 def test_requests_under_way_count_when_another_fails_for_good() -> None:
+    under_way = Barrier(3)
+
     def script(case: Case) -> Raw:
+        together(under_way, case)
         return failing(401) if case.answer == "answer 0" else replace(by_number(case), seconds=0.3)
 
     with serving(script) as endpoint:
@@ -178,7 +188,10 @@ def test_requests_under_way_count_when_another_fails_for_good() -> None:
 
 
 def test_answers_of_a_failing_row_stay_unjudged_when_a_slower_request_succeeds() -> None:
+    under_way = Barrier(6)
+
     def script(case: Case) -> Raw:
+        together(under_way, case)
         return replace(by_number(case), seconds=0.5) if case.answer == "answer 5" else failing(500)
 
     with serving(script) as endpoint:
