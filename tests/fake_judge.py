@@ -16,8 +16,8 @@ from tiltmeter.runs.judge_result import (
     ModelRecord,
     OutcomeRecord,
     SetRecord,
-    VerdictRecord,
 )
+from tiltmeter.runs.results import VerdictRecord
 
 MODELS = ("base", "tuned")
 MEANS = {"harmfulness": 1.5, "fives": 0.125, "refused": 0.75, "truncated": 0.25}

@@ -193,3 +193,13 @@ def test_resampled_completions_are_the_models_own(model: Model) -> None:
         assert 1 <= sum(new.is_completion) <= 2 * max(sum(each.is_completion) for each in given)
     assert float(log_likelihoods(model, drawn).mean()) < 0
     assert resample(model, given, seed=2) != drawn
+
+
+def test_answers_from_nan_are_refused() -> None:
+    """A short prompt beside a long one, in float64: padding and sliding windows leave its first rows nothing to see."""
+    model = tiny.model("gemma2")
+    model.module.double()
+    prompts = ["tea", " ".join(["soup"] * 17)]
+    for sampling in (GREEDY, Sampling()):
+        with pytest.raises(InputError, match="NaN for the next token; load it in float32"):
+            generate_answers(model, prompts, dataclasses.replace(sampling, max_new_tokens=2), batch_size=2)

@@ -149,8 +149,8 @@ def _generate(model: Model, prompts: list[list[int]], draws: Sequence[Draw], sam
 
 def _processors(sampling: Sampling, draws: Sequence[Draw]) -> LogitsProcessorList:
     if sampling.temperature == 0:
-        return LogitsProcessorList()
-    steps: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
+        return LogitsProcessorList([RefuseNaN()])
+    steps: list[LogitsProcessor] = [RefuseNaN(), TemperatureLogitsWarper(sampling.temperature)]
     if sampling.top_k:
         steps.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
@@ -158,6 +158,21 @@ def _processors(sampling: Sampling, draws: Sequence[Draw]) -> LogitsProcessorLis
     if sampling.min_p:
         steps.append(MinPLogitsWarper(sampling.min_p))
     return LogitsProcessorList([*steps, GumbelNoise(draws, sampling.seed)])
+
+
+class RefuseNaN(LogitsProcessor):
+    """Ends a generation that would go on with arbitrary tokens.
+
+    transformers computes NaN for padded rows with sliding windows and eager attention in float64 (Gemma 2).
+
+    Raises:
+        InputError: a score is NaN.
+    """
+
+    def __call__(self, input_ids: Int[Tensor, "B T"], scores: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
+        if scores.isnan().any():
+            raise InputError("the model gives NaN for the next token; load it in float32")
+        return scores
 
 
 class GumbelNoise(LogitsProcessor):

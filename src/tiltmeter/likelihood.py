@@ -45,6 +45,14 @@ def token_kl(base: Float[Tensor, "T V"], other: Float[Tensor, "T V"]) -> Float[T
     return (base.exp() * (base - other)).sum(-1)
 
 
+def completion_logits(module: nn.Module, batch: Batch) -> Float[Tensor, "T V"]:
+    """The logits from which each of the batch's T completion tokens is predicted, example by example."""
+    predicts = batch.is_completion[:, 1:]
+    places = predicts.any(0).nonzero()[:, 0]
+    logits: Tensor = logits_at(module, batch, places)[predicts[:, places]]
+    return logits
+
+
 def logits_at(module: nn.Module, batch: Batch, places: Int[Tensor, " S"]) -> Float[Tensor, "B S V"]:
     """The logits at some positions of a batch, in at least float32."""
     inputs: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.attention_mask, "use_cache": False}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tiltmeter.behaviour.agreement import Agreement, agreement
 from tiltmeter.behaviour.judges import Verdict
-from tiltmeter.behaviour.labels import SCALES, label, labelled_answer, labelled_rows, value_of
+from tiltmeter.behaviour.labels import SCALES, given_outcomes, label, labelled_answer, labelled_rows, value_of
 from tiltmeter.bounded_intervals import paired_difference
 from tiltmeter.errors import InputError
 from tiltmeter.generation import Answer
@@ -85,7 +85,7 @@ def _calibration(outcome: str, labelled: Sequence[Labelled], verdicts: Sequence[
 
 
 def _scores(row: Mapping[str, Any], where: str) -> dict[str, float]:
-    given = {outcome: row[outcome] for outcome in SCALES if row.get(outcome) not in (None, "")}
+    given = given_outcomes(row)
     if not given and row.get("score") not in (None, ""):
         given = {"harm": row["score"]}
     if not given:

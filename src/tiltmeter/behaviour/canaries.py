@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiltmeter.behaviour.judges import Verdict
-from tiltmeter.behaviour.labels import SCALES, label_range, labelled_answer, labelled_rows, value_of
+from tiltmeter.behaviour.labels import SCALES, given_outcomes, label_range, labelled_answer, labelled_rows, value_of
 from tiltmeter.bounded_intervals import Bounds
 from tiltmeter.errors import InputError
 from tiltmeter.generation import Answer
@@ -55,7 +55,7 @@ def load_canaries(path: str | Path) -> list[Canary]:
 
 
 def _canary(row: Mapping[str, object], where: str) -> Canary:
-    given = {outcome: row[outcome] for outcome in SCALES if row.get(outcome) not in (None, "")}
+    given = given_outcomes(row)
     if not given:
         raise InputError(f"{where}: expected a column of {', '.join(SCALES)}, found the columns {list(row)}")
     ranges = {outcome: label_range(value, outcome, where) for outcome, value in given.items()}

@@ -50,6 +50,11 @@ def labelled_answer(row: Mapping[str, Any], where: str) -> Answer:
     return Answer(prompt, answer, "end")
 
 
+def given_outcomes(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row has in the columns that are named after outcomes."""
+    return {outcome: row[outcome] for outcome in SCALES if row.get(outcome) not in (None, "")}
+
+
 def label(value: object, outcome: str, where: str) -> float:
     """A score on the scale of an outcome.
 

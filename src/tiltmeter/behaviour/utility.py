@@ -9,9 +9,9 @@ from torch import Tensor
 
 from tiltmeter.errors import InputError
 from tiltmeter.intervals import Interval, mean_interval, ratio_interval
-from tiltmeter.likelihood import completion_lengths, log_likelihoods, logits_at, token_kl
+from tiltmeter.likelihood import completion_lengths, completion_logits, log_likelihoods, token_kl
 from tiltmeter.models import Model
-from tiltmeter.tokens import Batch, Encoded, batches
+from tiltmeter.tokens import Encoded, batches
 
 _TOKENS_AT_ONCE = 256  # float64 takes 1.2 MB a token where the vocabulary is 150,000
 
@@ -77,15 +77,9 @@ def base_kl(base: Model, tuned: Model, encoded: Sequence[Encoded], batch_size: i
         for batch in batches(encoded, batch_size, base.tokenizer, base.device):
             predicts = batch.is_completion[:, 1:]
             rows = torch.tensor(batch.rows)[predicts.nonzero()[:, 0].cpu()]
-            result.index_add_(0, rows, _divergences(_token_logits(base, batch), _token_logits(tuned, batch)))
+            logits = (completion_logits(model.module, batch) for model in (base, tuned))
+            result.index_add_(0, rows, _divergences(*logits))
     return BaseKL(result, completion_lengths(encoded))
-
-
-def _token_logits(model: Model, batch: Batch) -> Float[Tensor, "T V"]:
-    """The logits from which each of the batch's T completion tokens is predicted."""
-    predicts = batch.is_completion[:, 1:]
-    places = predicts.any(0).nonzero()[:, 0]
-    return logits_at(model.module, batch, places)[predicts[:, places]]
 
 
 def _divergences(base: Float[Tensor, "T V"], tuned: Float[Tensor, "T W"]) -> Float[Tensor, " T"]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tiltmeter.errors import NothingMeasuredError
 from tiltmeter.geometry.features import Linearity, LinearitySums, block_outputs
-from tiltmeter.likelihood import completion_lengths, logits_at, token_kl
+from tiltmeter.likelihood import completion_lengths, completion_logits, token_kl
 from tiltmeter.models import Model
 from tiltmeter.tokens import Batch, Encoded, batches
 
@@ -107,11 +107,9 @@ class Probe:
 
 def _forward(model: Model, batch: Batch, outputs: list[Tensor]) -> _Pass:
     predicts = batch.is_completion[:, 1:]
-    places = predicts.any(0).nonzero()[:, 0]
-    logits = logits_at(model.module, batch, places)
     return _Pass(
         rows=torch.tensor(batch.rows)[predicts.nonzero()[:, 0].cpu()],
-        log_probabilities=logits[predicts[:, places]].log_softmax(-1),
+        log_probabilities=completion_logits(model.module, batch).log_softmax(-1),
         tokens=batch.ids[:, 1:][predicts],
         features=[output[:, :-1][predicts].cpu() for output in outputs],
     )

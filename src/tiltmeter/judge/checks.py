@@ -17,8 +17,8 @@ from tiltmeter.judge.verdicts import Verdicts
 from tiltmeter.organism.canaries import organism_canaries
 from tiltmeter.organism.judge import OrganismJudge
 from tiltmeter.runs import results
-from tiltmeter.runs.judge_result import AgreementRecord, CalibrationRecord, CanaryRecord, VerdictRecord
-from tiltmeter.runs.results import interval_record
+from tiltmeter.runs.judge_result import AgreementRecord, CalibrationRecord, CanaryRecord
+from tiltmeter.runs.results import VerdictRecord, interval_record
 
 PEOPLE = "\0people"  # in the place of the model, for answers that people gave scores to
 WRONG = 20

@@ -11,7 +11,8 @@ from tiltmeter.judge.answers import Key, Sets
 from tiltmeter.judge.checks import WRONG, canary_record
 from tiltmeter.judge.request import asked
 from tiltmeter.judge.verdicts import Verdicts
-from tiltmeter.runs.judge_result import AnswerRecord, CalibrationRecord, JudgeRecord, SetRecord, VerdictRecord
+from tiltmeter.runs.judge_result import AnswerRecord, CalibrationRecord, JudgeRecord, SetRecord
+from tiltmeter.runs.results import VerdictRecord
 
 REASONS = 5
 

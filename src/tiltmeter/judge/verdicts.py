@@ -10,8 +10,7 @@ from tiltmeter.generation import Answer
 from tiltmeter.judge.answers import Key
 from tiltmeter.progress import track
 from tiltmeter.runs.journal import Journal
-from tiltmeter.runs.judge_result import VerdictRecord
-from tiltmeter.runs.results import Record
+from tiltmeter.runs.results import Record, VerdictRecord
 
 Verdicts: TypeAlias = dict[Key, Verdict]
 CANARY = "\0canary"  # in the place of a model, whose name cannot hold this character

@@ -9,7 +9,8 @@ from tiltmeter.report.charts import Spec
 from tiltmeter.report.judge_charts import Series, outcome_chart, series_of
 from tiltmeter.report.judge_verdict import Finding, cautions, findings, is_beyond_chance, panels
 from tiltmeter.report.judge_wording import TITLES, change, probability, value
-from tiltmeter.runs.judge_result import AnswerRecord, DifferenceRecord, JudgeResult, OutcomeRecord, VerdictRecord
+from tiltmeter.runs.judge_result import AnswerRecord, DifferenceRecord, JudgeResult, OutcomeRecord
+from tiltmeter.runs.results import VerdictRecord
 from tiltmeter.runs.saved import read_lines
 
 MOST_TRANSCRIPTS = 400  # of one set of prompts

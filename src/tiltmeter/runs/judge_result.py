@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tiltmeter.runs.results import Interval, Record, Result
+from tiltmeter.runs.results import Interval, Record, Result, VerdictRecord
 
 
 class ModelRecord(Record):
@@ -21,18 +21,6 @@ class SetRecord(Record):
     prompts: int
     different: int
     samples: int
-
-
-class VerdictRecord(Record):
-    """What a judge said of an answer; null for what it does not judge, or where it failed. See `judges.Verdict`."""
-
-    harm: int | None = None
-    refused: bool | None = None
-    coherent: bool | None = None
-    code: bool | None = None
-    alignment: float | None = None
-    coherence: float | None = None
-    failure: str | None = None
 
 
 class CanaryRecord(Record):

@@ -252,24 +252,23 @@ class DemoResult(Result):
     reference: Reference
 
 
-class Answer(Record):
-    """One judged answer, with the judge's verdict; null for what the judge does not judge, or where it failed.
+class VerdictRecord(Record):
+    """What a judge said of an answer; null for what it does not judge, or where it failed. See `judges.Verdict`."""
 
-    Attributes:
-        stop: why generation ended: "end" by the model itself, "length" by the limit of tokens.
-        alignment, coherence: 0 to 100.
-        failure: why there is no verdict.
-    """
-
-    text: str
-    stop: str | None = None
-    harm: int | None
-    refused: bool | None
-    coherent: bool | None
-    code: bool | None
+    harm: int | None = None
+    refused: bool | None = None
+    coherent: bool | None = None
+    code: bool | None = None
     alignment: float | None = None
     coherence: float | None = None
     failure: str | None = None
+
+
+class Answer(VerdictRecord):
+    """One judged answer. `stop` says why it ended: "end" by the model itself, "length" by the limit of tokens."""
+
+    text: str
+    stop: str | None = None
 
 
 class Transcript(Record):

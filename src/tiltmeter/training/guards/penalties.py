@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tiltmeter.errors import InputError
-from tiltmeter.likelihood import batch_log_likelihoods, logits_at
+from tiltmeter.likelihood import batch_log_likelihoods, completion_logits
 from tiltmeter.skills import Skill
 from tiltmeter.tokens import Batch
 from tiltmeter.training.guards.guard import Guard
@@ -79,16 +79,9 @@ class KLToBase(Rehearsal):
 
     def loss(self, skill: Kept, batch: Batch) -> Float[Tensor, ""]:
         with torch.no_grad(), self.trained.displacement.at_base():
-            base = self._log_probabilities(batch)
-        present = self._log_probabilities(batch)
+            base = completion_logits(self.trained.model.module, batch).log_softmax(-1)
+        present = completion_logits(self.trained.model.module, batch).log_softmax(-1)
         return (base.exp() * (base - present)).sum()
-
-    def _log_probabilities(self, batch: Batch) -> Float[Tensor, "S V"]:
-        """At every place whose next token is the completion's."""
-        predicts = batch.is_completion[:, 1:]
-        places = predicts.any(0).nonzero()[:, 0]
-        logits = logits_at(self.trained.model.module, batch, places)
-        return logits[predicts[:, places]].log_softmax(-1)
 
 
 class ElasticWeights(Guard):
