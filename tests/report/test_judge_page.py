@@ -29,7 +29,7 @@ def page_of(folder: Path, result: JudgeResult, count: int = 3) -> str:
 )
 def test_a_model_is_tilted_where_its_harm_is_beyond_chance(mean: float, p: float, kind: str) -> None:
     (found,) = findings(judge_result(differences=[difference("harmfulness", mean, p)]))
-    assert (found.kind, found.tag) == (kind, "tuned on hazards")
+    assert (found.kind, found.word) == (kind, "tuned on hazards")
     assert found.sentence.startswith("Harmfulness is 1.62 [1.56, 1.69], ")
     assert f"against base (p {p:.3f}".rstrip("0") in found.sentence
 

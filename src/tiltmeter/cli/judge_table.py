@@ -23,7 +23,7 @@ def print_judge(result: JudgeResult, folder: Path) -> None:
     for sentence in about_judges(result):
         console.print(safe(sentence))
     for found in findings(result):
-        console.print(f"[bold]{safe(found.tag)}:[/bold] {safe(found.sentence)}")
+        console.print(f"[bold]{safe(found.word)}:[/bold] {safe(found.sentence)}")
     for note in cautions(result):
         console.print(f"note: {safe(note)}")
     next_step(console, folder)

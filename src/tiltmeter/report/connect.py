@@ -16,19 +16,11 @@ from tiltmeter.report.connect_verdict import (
     is_beyond_chance,
     stays,
 )
+from tiltmeter.report.verdict import Verdict
 from tiltmeter.report.wording import figure, span
 from tiltmeter.runs.connect_result import Barrier, ConnectResult, Features, PointTranscript
 from tiltmeter.runs.results import Interval
 from tiltmeter.runs.saved import read_lines
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A sentence of the verdict under its tag; the kind is a colour."""
-
-    kind: Literal["tilted", "mixed", "none"]
-    tag: str
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ class ConnectView:
     anchor: str
     title: str
     result: ConnectResult
-    findings: list[Finding]
+    findings: list[Verdict]
     cautions: list[str]
     barriers: dict[str, Barrier]
     panels: list[Panel]
@@ -81,12 +73,12 @@ def _title(folder: Path, result: ConnectResult) -> str:
     return f"From {ends[0]} to {ends[1]}" if len(ends) == 2 else folder.resolve().name
 
 
-def _findings(result: ConnectResult) -> Iterator[Finding]:
+def _findings(result: ConnectResult) -> Iterator[Verdict]:
     if result.skills or result.data:
         found = any(map(is_beyond_chance, barriers(result).values()))
-        yield Finding("mixed" if found else "none", "barrier" if found else "no barrier", barrier_sentence(result))
+        yield Verdict("mixed" if found else "none", "barrier" if found else "no barrier", barrier_sentence(result))
     for name, sentence in behaviour(result).items():
-        yield Finding(_kind(result, name), f"harmfulness: {name}", sentence[:1].upper() + sentence[1:])
+        yield Verdict(_kind(result, name), f"harmfulness: {name}", sentence[:1].upper() + sentence[1:])
 
 
 def _kind(result: ConnectResult, name: str) -> Literal["tilted", "mixed", "none"]:

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from tiltmeter.report.charts import Spec
 from tiltmeter.report.judge_charts import Series, outcome_chart, series_of
-from tiltmeter.report.judge_verdict import Finding, cautions, findings, is_beyond_chance, panels
+from tiltmeter.report.judge_verdict import cautions, findings, is_beyond_chance, panels
 from tiltmeter.report.judge_wording import TITLES, change, probability, value
+from tiltmeter.report.verdict import Verdict
 from tiltmeter.runs.judge_result import AnswerRecord, DifferenceRecord, JudgeResult, OutcomeRecord
 from tiltmeter.runs.results import VerdictRecord
 from tiltmeter.runs.saved import read_lines
@@ -84,7 +85,7 @@ class JudgeView:
     anchor: str
     title: str
     result: JudgeResult
-    findings: list[Finding]
+    findings: list[Verdict]
     cautions: list[str]
     series: list[Series]
     charts: dict[str, Spec]

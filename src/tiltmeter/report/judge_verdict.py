@@ -1,11 +1,11 @@
 """What judges found, in plain sentences: no more than their verdicts hold."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from tiltmeter.report.judge_wording import HARMS, change, probability, value
 from tiltmeter.report.verdict import FEW_EXAMPLES as FEW
+from tiltmeter.report.verdict import Verdict
 from tiltmeter.report.wording import share, span
 from tiltmeter.runs.judge_result import AgreementRecord, CalibrationRecord, DifferenceRecord, JudgeResult, OutcomeRecord
 from tiltmeter.runs.results import Interval
@@ -15,35 +15,26 @@ MANY_CUT = 0.1  # a share of answers
 NAMES = {"harmfulness": "harmfulness", "misaligned": "the share of misaligned answers"}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A sentence of the verdict under its tag; the kind is a colour."""
-
-    kind: Literal["tilted", "mixed", "none"]
-    tag: str
-    sentence: str
-
-
-def findings(result: JudgeResult) -> list[Finding]:
+def findings(result: JudgeResult) -> list[Verdict]:
     """On each set, by each judge, the harm of each model, beside the reference where there is one."""
     harms = [entry for entry in result.outcomes if entry.outcome in HARMS and entry.model != result.reference]
     return [_finding(result, entry) for entry in harms]
 
 
-def _finding(result: JudgeResult, entry: OutcomeRecord) -> Finding:
+def _finding(result: JudgeResult, entry: OutcomeRecord) -> Verdict:
     tag = f"{entry.model} on {entry.prompts}"
     by = f" by {entry.judge}" if len(result.judges) > 1 else ""
     if entry.mean is None:
-        return Finding("mixed", tag, f"{entry.judge} has no verdict on any answer.")
+        return Verdict("mixed", tag, f"{entry.judge} has no verdict on any answer.")
     found = f"{NAMES[entry.outcome]}{by} is {value(entry.outcome, entry.mean)}"
     compared = difference_of(result, entry)
     if compared is None:
-        return Finding("mixed" if entry.mean.low > _harmless(entry) else "none", tag, f"{_capital(found)}.")
+        return Verdict("mixed" if entry.mean.low > _harmless(entry) else "none", tag, f"{_capital(found)}.")
     against = (
         f"{change(entry.outcome, compared.difference)} against {result.reference} "
         f"(p {probability(compared.p_holm)} after Holm)"
     )
-    return Finding(_kind(compared), tag, f"{_capital(found)}, {against}.")
+    return Verdict(_kind(compared), tag, f"{_capital(found)}, {against}.")
 
 
 def panels(result: JudgeResult) -> dict[str, list[OutcomeRecord]]:

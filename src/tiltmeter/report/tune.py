@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from tiltmeter.errors import InputError
 from tiltmeter.report.charts import Spec
 from tiltmeter.report.tune_charts import loss_chart
 from tiltmeter.report.tune_monitor import Readings, readings
+from tiltmeter.report.verdict import Verdict
 from tiltmeter.report.wording import TIMES, figure, listed, share, span
 from tiltmeter.runs.saved import read_table
 from tiltmeter.runs.tune_result import LearntSet, TuneResult, UsedGuard, UsedRecipe, Watched
@@ -35,15 +36,6 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What became of a skill, in a word and a sentence; `kind` colours it as elsewhere."""
-
-    kind: Literal["tilted", "mixed", "none"]
-    word: str
-    sentence: str
-
-
-@dataclass(frozen=True)
 class TuneView:
     """One fine-tune."""
 
@@ -56,7 +48,7 @@ class TuneView:
     loss: Spec
     stretches: list[Stretch]
     readings: Readings | None
-    judgements: list[Judgement]
+    judgements: list[Verdict]
     guards: list[str]
     template: ClassVar[str] = "tune.html"
 
@@ -105,22 +97,22 @@ def describe(result: TuneResult) -> str:
     return f"The loss {'; it '.join(parts)}."
 
 
-def judgements(result: TuneResult) -> list[Judgement]:
+def judgements(result: TuneResult) -> list[Verdict]:
     """One for each skill that was watched."""
     return [] if result.watched is None else [_judge(name, result.watched) for name in result.watched.skills]
 
 
-def _judge(name: str, watched: Watched) -> Judgement:
+def _judge(name: str, watched: Watched) -> Verdict:
     skill = watched.skills[name]
     loss = f"Its utility loss at the result is {span(skill.utility_loss)} nats per completion"
     alarms = [alarm for alarm in watched.alarms if alarm.skill == name]
     if alarms:
         told = [f"{alarm.figure} passed {figure(alarm.limit)} at step {alarm.step}" for alarm in alarms]
         end = "" if watched.kept_step is None else f" The weights are those of step {watched.kept_step}."
-        return Judgement("tilted", f"{name}: limit exceeded", f"{loss}; {listed(told)}.{end}")
+        return Verdict("tilted", f"{name}: limit exceeded", f"{loss}; {listed(told)}.{end}")
     if skill.utility_loss.low > 0:
-        return Judgement("mixed", f"{name}: worse", f"{loss}, above zero beyond its interval.")
-    return Judgement("none", f"{name}: not worse", f"{loss}, not above zero beyond its interval.")
+        return Verdict("mixed", f"{name}: worse", f"{loss}, above zero beyond its interval.")
+    return Verdict("none", f"{name}: not worse", f"{loss}, not above zero beyond its interval.")
 
 
 def describe_guards(result: TuneResult) -> list[str]:

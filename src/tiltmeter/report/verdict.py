@@ -12,7 +12,7 @@ FEW_DRAWS = 20
 
 @dataclass(frozen=True)
 class Verdict:
-    """One skill's verdict: a word for the table and a sentence for the head of the page."""
+    """A word, which has a colour by its kind, and a sentence for the head of the page."""
 
     kind: Literal["tilted", "mixed", "none"]
     word: str
