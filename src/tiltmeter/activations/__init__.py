@@ -1,0 +1,1 @@
+"""Directions in activation space: captured, measured, steered along, compared with chance, carried to other models."""
