@@ -1,0 +1,88 @@
+"""A direction: one vector per block, from base to tuned."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tiltmeter.activations.capture import Activations, Tokens
+from tiltmeter.activations.hook_points import Place
+from tiltmeter.errors import InputError
+
+
+@dataclass(frozen=True)
+class Direction:
+    """`v_l = mean_x h_l(x; tuned) - mean_x h_l(x; base)` over the same texts x, raw, by block; [d] each, float32.
+
+    Subtracting v from the tuned model's hidden states at the same hook point moves their mean to the base's.
+
+    Attributes:
+        vectors: block -> v.
+        place, tokens: the hook point, and the tokens whose states were averaged.
+        about: what it was made from, for people and files: "base", "tuned", "prompts", ...
+
+    Source: the directions study; difference in means as in Arditi et al. (2024), adding to activations as in Turner et
+    al. (2023).
+    """
+
+    vectors: Mapping[str, Float[Tensor, " d"]]
+    place: Place = "output"
+    tokens: Tokens = "last"
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def between(
+        cls, base: Activations, tuned: Activations, place: Place = "output", tokens: Tokens = "last"
+    ) -> "Direction":
+        """From activations of both models on the same texts; each text weighs the same, means are in float64.
+
+        Raises:
+            InputError: other blocks or texts, or no difference at all in a block: the fine-tune did nothing there.
+        """
+        check_paired(base, tuned)
+        vectors = {block: _difference(base, tuned, block) for block in base.states}
+        return cls(vectors, place, tokens)
+
+    def norm(self, block: str) -> float:
+        """Length of v at a block."""
+        return float(self[block].double().norm())
+
+    def __getitem__(self, block: str) -> Float[Tensor, " d"]:
+        if block not in self.vectors:
+            raise InputError(f"the direction has no block {block!r}: expected one of {', '.join(self.vectors)}")
+        return self.vectors[block]
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file with metadata, or a GGUF control vector where the name ends so."""
+        from tiltmeter.activations.direction_files import save_direction
+
+        save_direction(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Direction":
+        """Read what `save` wrote; see `tiltmeter.activations.direction_files.load_direction`."""
+        from tiltmeter.activations.direction_files import load_direction
+
+        return load_direction(Path(path))
+
+
+def check_paired(base: Activations, tuned: Activations) -> None:
+    """Both models on the same texts.
+
+    Raises:
+        InputError: they differ in blocks or in texts.
+    """
+    if list(base.states) != list(tuned.states):
+        raise InputError(f"base has blocks {', '.join(base.states)}; tuned has {', '.join(tuned.states)}")
+    if not torch.equal(base.rows.unique(), tuned.rows.unique()):
+        raise InputError(f"base read {len(base.rows.unique())} texts, tuned {len(tuned.rows.unique())}, or others")
+
+
+def _difference(base: Activations, tuned: Activations, block: str) -> Tensor:
+    vector = tuned.per_prompt(block).mean(0) - base.per_prompt(block).mean(0)
+    if not vector.any():
+        raise InputError(f"{block}: base and tuned have the same mean activation: the fine-tune did nothing there")
+    return vector.float()
