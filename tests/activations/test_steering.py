@@ -81,9 +81,8 @@ def test_where_says_which_tokens_are_edited() -> None:
     examples, block = encode(skill, model.tokenizer), chosen_blocks(model)[1]
     (batch,) = batches(examples, 8, model.tokenizer)
     ends = prompt_ends(batch)
-    plain: dict[Tokens, Activations] = {
-        tokens: capture(model, examples, [block], tokens) for tokens in ("prompt", "answer")
-    }
+    read: tuple[Tokens, Tokens] = ("prompt", "answer")
+    plain = {tokens: capture(model, examples, [block], tokens) for tokens in read}
     expected: dict[Where, Callable[[Tensor, Tensor], Tensor]] = {
         "last": lambda rows, answer: (~answer) & torch.cat([rows[1:] != rows[:-1], torch.tensor([True])]),
         "prompt": lambda rows, answer: ~answer,
