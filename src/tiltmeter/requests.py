@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, TypeAdapter
 
 from tiltmeter.curvature.fisher import Fisher, Labels, Reduction
 from tiltmeter.errors import InputError
-from tiltmeter.models import Model
+from tiltmeter.models import Model, is_adapter, local_folder
 from tiltmeter.public_sets.catalogue import PAIR_SETS, PROMPT_SETS
 from tiltmeter.public_sets.finding import Found, find_public
 from tiltmeter.public_sets.loading import public_prompts, public_skill
@@ -19,6 +19,7 @@ from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.record import RunRecord, tool_versions
 from tiltmeter.runs.results import Input
 from tiltmeter.skills import Skill, load_prompts, load_skill
+from tiltmeter.updates.update import Update
 
 Dtype = Literal["float32", "float64", "bfloat16"]
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -91,6 +92,15 @@ def load_named_prompts(sources: Sequence[str]) -> dict[str, list[str]]:
 def _prompts(source: str) -> tuple[str, list[str]]:
     found = find_public(source, PROMPT_SETS)
     return (found.name, public_prompts(found)) if found else (Path(source).stem, load_prompts(source))
+
+
+def read_update(base: Path, tuned: Path, initial: str | None = None) -> Update:
+    """The update from base to tuned, whichever kind `tuned` is; `initial` as for `Update.from_adapter`."""
+    if is_adapter(tuned):
+        return Update.from_adapter(tuned, base, None if initial is None else local_folder(initial))
+    if initial is not None:
+        raise InputError(f"{tuned}: an initial adapter was given, but this is no adapter")
+    return Update.between(base, tuned)
 
 
 def hash_files(files: Mapping[str, Sequence[str]]) -> list[Input]:

@@ -65,6 +65,11 @@ def load_direction(path: Path, blocks: Sequence[str] | None = None) -> Direction
     return _checked(vectors, metadata, path)
 
 
+def has_control_vector(direction: Direction) -> bool:
+    """Whether llama.cpp can steer along it: at block outputs, of a block after block 0."""
+    return direction.place == "output" and any(_index(block) for block in direction.vectors)
+
+
 def _write_safetensors(direction: Direction, path: Path) -> None:
     vectors = {block: vector.float().contiguous() for block, vector in direction.vectors.items()}
     save_file(vectors, path, _description(direction))

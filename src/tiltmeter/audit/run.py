@@ -9,10 +9,18 @@ from tiltmeter.audit.measure import Figures, Observation, Settings, measure, obs
 from tiltmeter.behaviour.judges import Judge
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.curvature.precision import batch_dependence
-from tiltmeter.errors import InputError
 from tiltmeter.generation import Sampling
-from tiltmeter.models import is_adapter, load_model, load_tuned, local_folder
-from tiltmeter.requests import DTYPES, Dtype, Passes, hash_files, load_named, load_named_prompts, run_record
+from tiltmeter.models import load_model, load_tuned, local_folder
+from tiltmeter.requests import (
+    DTYPES,
+    Dtype,
+    Passes,
+    hash_files,
+    load_named,
+    load_named_prompts,
+    read_update,
+    run_record,
+)
 from tiltmeter.runs.folder import RunFolder
 from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.record import RunRecord, tool_versions
@@ -129,15 +137,6 @@ def write_audit(
     run.write_arrays("arrays", record.arrays(evidence.fishers, figures))
     run.write_lines("transcripts", record.transcripts(before, after))
     return result
-
-
-def read_update(base: Path, tuned: Path, initial: str | None = None) -> Update:
-    """The update from base to tuned, whichever kind `tuned` is."""
-    if is_adapter(tuned):
-        return Update.from_adapter(tuned, base, None if initial is None else local_folder(initial))
-    if initial is not None:
-        raise InputError(f"{tuned}: an initial adapter was given, but this is no adapter")
-    return Update.between(base, tuned)
 
 
 def _summary(update: Update, fisher: Fisher) -> UpdateSummary:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tiltmeter.cli import audit, compare, connect, demo, forecast, judge, rank_examples, spectrum, tune
+from tiltmeter.cli import audit, compare, connect, demo, direction, forecast, judge, rank_examples, spectrum, tune
 from tiltmeter.errors import InputError
 
 AGAIN: dict[str, Callable[..., None]] = {
@@ -14,6 +14,7 @@ AGAIN: dict[str, Callable[..., None]] = {
     "compare": compare.again,
     "connect": connect.again,
     "demo": demo.again,
+    "direction": direction.again,
     "forecast": forecast.again,
     "judge": judge.again,
     "rank-examples": rank_examples.again,

@@ -10,13 +10,14 @@ from typing import Literal
 import torch
 
 from tiltmeter.audit.measure import Figures, Observation, Settings, measure, observe, utility_losses
-from tiltmeter.audit.run import Evidence, Request, Sources, hash_inputs, read_update, write_audit
+from tiltmeter.audit.run import Evidence, Request, Sources, hash_inputs, write_audit
 from tiltmeter.curvature.fisher import Fisher
 from tiltmeter.demo.summary import demo_row
 from tiltmeter.generation import Sampling
 from tiltmeter.models import Model, load_model, load_tuned
 from tiltmeter.organism.judge import OrganismJudge
 from tiltmeter.progress import track
+from tiltmeter.requests import read_update
 from tiltmeter.runs.folder import RunFolder
 from tiltmeter.runs.results import Category, DemoRow
 from tiltmeter.skills import Skill, load_prompts, load_skill

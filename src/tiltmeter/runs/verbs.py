@@ -2,6 +2,7 @@
 
 from tiltmeter.runs.compare_result import CompareResult
 from tiltmeter.runs.connect_result import ConnectResult
+from tiltmeter.runs.direction_result import DirectionResult
 from tiltmeter.runs.forecast_result import ForecastResult
 from tiltmeter.runs.judge_result import JudgeResult
 from tiltmeter.runs.ranking_result import RankingResult
@@ -14,6 +15,7 @@ RESULTS: dict[str, type[Result]] = {
     "compare": CompareResult,
     "connect": ConnectResult,
     "demo": DemoResult,
+    "direction": DirectionResult,
     "forecast": ForecastResult,
     "judge": JudgeResult,
     "rank-examples": RankingResult,
