@@ -151,5 +151,5 @@ def test_a_direction_of_another_width_is_refused(edit: Edit) -> None:
 
 
 def test_ablating_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match="zero norm"):
+    with pytest.raises(InputError, match="zero norm, or one that the others span"):
         ablation(torch.zeros(1, 16))

@@ -116,7 +116,9 @@ def _check_width(hidden: Tensor, vectors: Tensor) -> None:
 
 
 def _orthonormal(rows: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
-    if rows.double().norm(dim=1).min() == 0:
-        raise InputError("a direction of zero norm cannot be ablated")
-    basis: Tensor = torch.linalg.qr(rows.double().T).Q.T
+    """The nearest orthonormal rows: of one row its unit vector, with its sign."""
+    left, values, right = torch.linalg.svd(rows.double(), full_matrices=False)
+    if not values.min() > 1e-12 * values.max():
+        raise InputError("a direction of zero norm, or one that the others span, cannot be ablated")
+    basis: Tensor = left @ right
     return basis

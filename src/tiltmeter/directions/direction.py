@@ -31,7 +31,9 @@ from tiltmeter.runs.record import tool_versions
 from tiltmeter.runs.results import Input
 from tiltmeter.tokens import Encoded, encode_within
 
+SAVED = "direction"
 DIRECTION = "direction.safetensors"
+BESIDE = "beside-"
 CONTROL_VECTOR = f"direction{GGUF}"
 FEW = 50  # prompts
 
@@ -77,7 +79,7 @@ def run_direction(request: DirectionRequest, out: Path) -> DirectionResult:
             beside=dict(sources.beside),
             blocks=[block_record(block, before, after, made, request.tests, weights) for block in blocks],
             not_covered={} if weights is None else dict(weights.not_covered),
-            files=_save(run, made[TUNED], architecture),
+            files=_save(run, made, architecture),
         )
         run.write_result(result)
     return result
@@ -135,16 +137,23 @@ def _read_weights(
     return Weights(written, first_order_shift(base, update, texts), update.not_covered)
 
 
-def _save(run: RunFolder, direction: Direction, architecture: str) -> list[str]:
-    """The direction as safetensors, and as a control vector where there can be one."""
-    folder = run.folder("direction")
-    named = Direction(
-        direction.vectors, direction.place, direction.tokens, {**direction.about, "architecture": architecture}
-    )
-    named.save(folder / DIRECTION)
+def _save(run: RunFolder, made: Mapping[str, Direction], architecture: str) -> list[str]:
+    """The direction as safetensors, as a control vector where there can be one, and the directions beside it."""
+    folder, direction = run.folder(SAVED), _about(made[TUNED], {"architecture": architecture})
+    direction.save(folder / DIRECTION)
     if has_control_vector(direction):
-        named.save(folder / CONTROL_VECTOR)
-    return [f"direction/{path.name}" for path in sorted(folder.iterdir(), reverse=True)]
+        direction.save(folder / CONTROL_VECTOR)
+    for number, name in enumerate((name for name in made if name != TUNED), start=1):
+        _about(made[name], {"name": name}).save(folder / f"{BESIDE}{number}.safetensors")
+    return [f"{SAVED}/{path.name}" for path in sorted(folder.iterdir(), key=_ours_first)]
+
+
+def _ours_first(path: Path) -> tuple[bool, str]:
+    return path.name != DIRECTION, path.name
+
+
+def _about(direction: Direction, more: Mapping[str, str]) -> Direction:
+    return Direction(direction.vectors, direction.place, direction.tokens, {**direction.about, **more})
 
 
 def _warnings(
