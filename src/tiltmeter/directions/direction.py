@@ -1,6 +1,6 @@
 """The direction from a base to a fine-tune of it, from files to a run folder."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
