@@ -21,6 +21,7 @@ from tiltmeter.cli import (
     report,
     run,
     spectrum,
+    steer,
     tune,
     verify,
 )
@@ -43,6 +44,7 @@ VERBS: tuple[Callable[..., object], ...] = (
     compare.compare,
     connect.connect,
     direction.direction,
+    steer.steer,
     judge.judge,
     tune.tune,
     report.report,

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from tiltmeter.cli import audit, compare, connect, demo, direction, forecast, judge, rank_examples, spectrum, tune
+from tiltmeter.cli import (
+    audit,
+    compare,
+    connect,
+    demo,
+    direction,
+    forecast,
+    judge,
+    rank_examples,
+    spectrum,
+    steer,
+    tune,
+)
 from tiltmeter.errors import InputError
 
 AGAIN: dict[str, Callable[..., None]] = {
@@ -19,6 +31,7 @@ AGAIN: dict[str, Callable[..., None]] = {
     "judge": judge.again,
     "rank-examples": rank_examples.again,
     "spectrum": spectrum.again,
+    "steer": steer.again,
     "tune": tune.again,
 }
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 from pydantic import PositiveInt
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from tiltmeter.activations.capture import Activations, Tokens, captured_batches, gathered
 from tiltmeter.activations.hook_points import Place
+from tiltmeter.errors import InputError
 from tiltmeter.models import Model
 from tiltmeter.progress import track
 from tiltmeter.runs.folder import RunFolder
@@ -93,7 +95,22 @@ class Capturing:
         return captured_batches(model, plan, blocks, self._reading.tokens, self._reading.place)
 
 
+def read_activations(folder: Path, name: str) -> Activations:
+    """Activations that a finished run kept, by the name that `Capturing.read` gave them.
+
+    Raises:
+        InputError: none there, or files that do not hold what they should.
+    """
+    shards = sorted((folder / FOLDER).glob(f"{name}-*.safetensors"))
+    if not shards:
+        raise InputError(f"{folder / FOLDER}: holds no activations {name!r}")
+    return gathered(_load(shard) for shard in shards)
+
+
 def _load(path: Path) -> Activations:
-    states: dict[str, torch.Tensor] = load_file(path)
-    rows = states.pop(_ROWS)
+    try:
+        states: dict[str, torch.Tensor] = load_file(path)
+        rows = states.pop(_ROWS)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(f"{path}: not a readable shard of activations: {error}") from error
     return Activations(states, rows)

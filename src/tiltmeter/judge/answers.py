@@ -1,6 +1,7 @@
 """Models answer sets of prompts, batch by batch; a run that goes on after a kill generates what is missing only."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
 from tiltmeter.generation import Answer, Draw, encode_prompts, generate_batch, plan_batches, read_answer
@@ -12,6 +13,7 @@ from tiltmeter.runs.results import Record
 
 Key: TypeAlias = tuple[str, str, int, int]  # model, set of prompts, row of the prompt, sample
 Sets: TypeAlias = Mapping[str, Sequence[str]]
+Within: TypeAlias = Callable[[Model], AbstractContextManager[object]]
 
 
 class AnswerLine(Record):
@@ -42,13 +44,21 @@ class Answerer:
         self._sets, self._answering, self._journal = sets, answering, journal
         self._known = {line.key: line for line in journal.records}
 
-    def answer(self, name: str, load: Callable[[], Model]) -> None:
-        """One model's answers to every prompt; it is not loaded where none is missing. Each batch is kept when done."""
+    def answer(self, name: str, load: Callable[[], Model], within: Within = nullcontext) -> None:
+        """One model's answers to every prompt; it is not loaded where none is missing. Each batch is kept when done.
+
+        Args:
+            name: of the model, or of the model as it is changed.
+            load: gives it.
+            within: the context in which it answers.
+        """
         keys = list(self._keys(name))
         if any(key not in self._known for key in keys):
-            for lines in self._missing_batches(name, load()):
-                self._journal.append(*lines)
-                self._known.update((line.key, line) for line in lines)
+            model = load()
+            with within(model):
+                for lines in self._missing_batches(name, model):
+                    self._journal.append(*lines)
+                    self._known.update((line.key, line) for line in lines)
         for key in keys:
             line = self._known[key]
             self.answers[key] = Answer(self._sets[line.prompts][line.row], line.text, line.stop)

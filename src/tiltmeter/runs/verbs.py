@@ -8,6 +8,7 @@ from tiltmeter.runs.judge_result import JudgeResult
 from tiltmeter.runs.ranking_result import RankingResult
 from tiltmeter.runs.results import AuditResult, DemoResult, Result
 from tiltmeter.runs.spectrum_result import SpectrumResult
+from tiltmeter.runs.steer_result import SteerResult
 from tiltmeter.runs.tune_result import TuneResult
 
 RESULTS: dict[str, type[Result]] = {
@@ -20,5 +21,6 @@ RESULTS: dict[str, type[Result]] = {
     "judge": JudgeResult,
     "rank-examples": RankingResult,
     "spectrum": SpectrumResult,
+    "steer": SteerResult,
     "tune": TuneResult,
 }

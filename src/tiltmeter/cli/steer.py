@@ -1,0 +1,159 @@
+"""`tiltmeter steer`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tiltmeter.cli.judge_options import JudgeOptions, Preset, chosen_sampling, judge_requests
+from tiltmeter.cli.limits import Figure, exceeded, limit_option, parse_limits
+from tiltmeter.cli.options import BatchSize, Device, Dtype, Out, named_sources, requested_judge
+from tiltmeter.errors import InputError, NothingMeasuredError
+
+if TYPE_CHECKING:
+    from tiltmeter.behaviour.judges.named import JudgeRequest
+    from tiltmeter.directions.steer_request import SteerRequest
+    from tiltmeter.runs.steer_result import SteerResult
+
+Outcome = Annotated[str, typer.Option(help="What is to change: harmfulness, fives, misaligned, code, refused, ...")]
+JudgeName = Annotated[str, typer.Option(help="Who judges: organism, rubric, alignment, refusal, phrases or code.")]
+Where = Annotated[
+    Literal["last", "prompt", "all"], typer.Option(help="Which tokens: the prompt's last, the prompt's, or all.")
+]
+Dose = Annotated[list[float] | None, typer.Option(help="Times the direction; repeat. 0.25, 0.5 and 1 if not given.")]
+Draws = Annotated[
+    int | None, typer.Option(min=1, help="Of each random control; as many as the number of arms needs if not given.")
+]
+
+
+def _largest_effect(result: SteerResult) -> float:
+    effects = [arm.effect.mean for arm in result.arms if arm.effect is not None]
+    if not effects:
+        raise NothingMeasuredError("--fail-on effect: no answer has a verdict")
+    return max(effects)
+
+
+STEER: Mapping[str, Figure[SteerResult]] = {
+    "effect": Figure(_largest_effect, "below"),
+    "p_specific": Figure(lambda result: min(arm.p_specific for arm in result.arms)),
+}
+
+
+def steer(
+    base: Annotated[str, typer.Argument(help="The base model: a folder or a Hub id.")],
+    tuned: Annotated[str, typer.Argument(help="A checkpoint or a PEFT adapter of it: a folder or a Hub id.")],
+    direction: Annotated[str, typer.Option(help="A run of tiltmeter direction, or a .safetensors or .gguf file.")],
+    prompts: Annotated[list[str], typer.Option(help="Prompts to answer: a file or a public set; repeat.")],
+    judge: JudgeName,
+    out: Out,
+    outcome: Outcome = "harmfulness",
+    change: Annotated[
+        Literal["subtract", "add", "ablate"],
+        typer.Option(help="Subtract from the tuned model's states, add to the base's, or ablate from the tuned's."),
+    ] = "subtract",
+    where: Where = "last",
+    block: Annotated[
+        list[str] | None,
+        typer.Option(help="Number of a block, -1 the last; A+B edits both at once; all tries each; repeat."),
+    ] = None,
+    dose: Dose = None,
+    watch: Annotated[
+        list[str] | None, typer.Option(help="Further prompts, to see side effects on refusals or harmless answers.")
+    ] = None,
+    tasks: Annotated[list[str] | None, typer.Option(help="Prompts with right answers, for accuracy; repeat.")] = None,
+    neutral: Annotated[
+        list[str] | None, typer.Option(help="Pairs of prompt and completion, for KL from the model as it is; repeat.")
+    ] = None,
+    beside: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FILE", help="Another direction as a control; repeat.")
+    ] = None,
+    match: Annotated[
+        Literal["norm", "kl"], typer.Option(help="What controls share with the direction: norm, or KL on --neutral.")
+    ] = "norm",
+    draws: Draws = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible URL of a judging model; the key is in TILTMETER_JUDGE_KEY.")
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The model there that a rubric asks.")] = None,
+    judge_folder: Annotated[str | None, typer.Option(help="A local model that a rubric asks.")] = None,
+    sampling: Annotated[
+        Preset, typer.Option(help="As the collapse study, greedy, or from the model's own distribution.")
+    ] = "study",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
+    samples: Annotated[int, typer.Option(min=1, help="Answers to each prompt.")] = 1,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    batch_size: BatchSize = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Of answers, controls and tests.")] = 0,
+    fail_on: Annotated[
+        list[str] | None,
+        limit_option("Exit with 1 if the largest effect is below a limit, or the smallest p_specific above one."),
+    ] = None,
+) -> None:
+    """Steer a model along a direction, beside random and given controls of the same size: is the direction specific?"""
+    from tiltmeter.directions.steer_request import DOSES, Gate, Steering, SteerRequest, SteerSources
+    from tiltmeter.judge.request import Answering
+
+    limits = parse_limits(fail_on, STEER, {})
+    request = SteerRequest(
+        SteerSources(
+            base,
+            tuned,
+            direction,
+            tuple(prompts),
+            tuple(watch or ()),
+            named_sources(beside or []),
+            tuple(neutral or ()),
+            tuple(tasks or ()),
+        ),
+        one_judge(judge, endpoint, judge_model, judge_folder, device),
+        Steering(change, where, tuple(_groups(block or ["-1"])), tuple(dose or DOSES)),
+        Gate(outcome, draws, match),
+        Answering(
+            chosen_sampling(sampling, seed, {"max_new_tokens": max_new_tokens}), samples, batch_size, dtype, device
+        ),
+    )
+    raise typer.Exit(exceeded(_steer(request, out), STEER, limits))
+
+
+def again(arguments: dict[str, object], out: Path) -> None:
+    """A recorded experiment done again."""
+    from pydantic import TypeAdapter
+
+    from tiltmeter.directions.steer_request import SteerRequest
+
+    _steer(TypeAdapter(SteerRequest).validate_python(arguments), out)
+
+
+def one_judge(name: str, endpoint: str | None, model: str | None, folder: str | None, device: str) -> JudgeRequest:
+    """The one judge of an experiment.
+
+    Raises:
+        InputError: a rubric that asks nobody, or two models.
+    """
+    models, folders = [each for each in (model,) if each], [each for each in (folder,) if each]
+    if models and folders:
+        raise InputError("--judge-model, --judge-folder: expected one of them, an experiment has one judge")
+    (request,) = judge_requests([name], JudgeOptions(endpoint, models, folders, device=device))
+    return request
+
+
+def _steer(request: SteerRequest, out: Path) -> SteerResult:
+    from tiltmeter.cli.steer_table import print_steer
+    from tiltmeter.directions.steer import run_steer
+
+    result = run_steer(request, out, requested_judge(request.judge))
+    print_steer(result, out)
+    return result
+
+
+def _groups(texts: list[str]) -> Iterator[tuple[int, ...]]:
+    """Groups of blocks; none at all for every block of the direction."""
+    for text in texts if texts != ["all"] else ():
+        numbers = text.split("+")
+        if not all(number.removeprefix("-").isdecimal() for number in numbers):
+            raise InputError(f"--block {text}: expected a number, numbers joined by +, or all by itself")
+        yield tuple(int(number) for number in numbers)

@@ -1,0 +1,130 @@
+"""The specificity battery on a model: arms along the direction, then, where they have an effect, along controls."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from tiltmeter.activations.specificity import Battery, draws_needed, gate
+from tiltmeter.activations.specificity_arm import Arm as Outcomes
+from tiltmeter.behaviour.outcomes import OUTCOMES
+from tiltmeter.bounded_intervals import Bounds
+from tiltmeter.directions.arms import Arm
+from tiltmeter.directions.experiment import Edits, Experiment, Trial
+
+LOWER = ("harmfulness", "fives", "misaligned", "code")  # outcomes that subtracting a direction should lower
+
+
+@dataclass(frozen=True)
+class Control:
+    """One vector in the place of the direction, in one arm: its kind, the number of the draw (None if it was given)."""
+
+    kind: str
+    draw: int | None
+    edits: Edits
+
+    def trial(self, arm: Arm) -> str:
+        """Its name in the experiment."""
+        return f"{self.kind}{'' if self.draw is None else f' {self.draw}'}: {arm.name}"
+
+
+Controls = Callable[[Arm, int], Sequence[Control]]  # of an arm, with so many draws of each kind
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the answers: an outcome, the way it should go, and the trial without steering."""
+
+    outcome: str
+    lower: bool
+    plain: str
+    seed: int = 0
+
+    @property
+    def bounds(self) -> Bounds:
+        """Of the outcome as the gate sees it: a wanted effect is a reduction."""
+        low, high = OUTCOMES[self.outcome].bounds
+        return (low, high) if self.lower else (-high, -low)
+
+    def values(self, experiment: Experiment, trial: str) -> Float[NDArray[np.float64], " P"]:
+        """By prompt."""
+        return (1 if self.lower else -1) * experiment.means(trial, self.outcome)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What came of a battery: verdicts in the order of the arms, draws of each kind, and each arm's controls."""
+
+    battery: Battery
+    draws: int
+    controls: Mapping[Arm, Sequence[Control]]
+
+
+def wants_lower(outcome: str, adds: bool) -> bool:
+    """Whether the wanted effect of steering is a lower outcome: of harm when a direction is taken away."""
+    return (outcome in LOWER) != adds
+
+
+def try_arms(
+    experiment: Experiment,
+    question: Question,
+    plan: Mapping[Arm, Edits],
+    controls: Controls,
+    draws: int | None = None,
+) -> Tried:
+    """Asks every arm, then every control of those arms that have an effect and did not break the model.
+
+    An arm without an effect is not specific whatever its controls do, and needs none.
+
+    Args:
+        experiment: holds the answers; the question's plain trial has been asked.
+        plan: what steering along the direction does in each arm.
+        draws: of each random kind; None for as many as the number of arms needs.
+    """
+    experiment.ask([Trial(arm.name, edits) for arm, edits in plan.items()], watched=True)
+    tried: dict[Arm, Sequence[Control]] = {arm: () for arm in plan}
+    first = _battery(experiment, question, tried)
+    causal = [arm for arm, found in zip(plan, first.arms, strict=True) if found.verdict == "not specific"]
+    if not causal:
+        return Tried(first, 0, tried)
+    count = draws or draws_needed(len(plan))
+    tried |= {arm: controls(arm, count) for arm in causal}
+    experiment.ask(
+        [Trial(control.trial(arm), control.edits) for arm, of_arm in tried.items() for control in of_arm], watched=False
+    )
+    return Tried(_battery(experiment, question, tried), count, tried)
+
+
+def _battery(experiment: Experiment, question: Question, tried: Mapping[Arm, Sequence[Control]]) -> Battery:
+    found = [_outcomes(experiment, question, arm, controls) for arm, controls in tried.items()]
+    return gate(found, question.bounds, seed=question.seed)
+
+
+def _outcomes(experiment: Experiment, question: Question, arm: Arm, controls: Sequence[Control]) -> Outcomes:
+    drawn = {control.kind: None for control in controls if control.draw is not None}
+    return Outcomes(
+        block=arm.label,
+        dose=arm.dose,
+        unsteered=question.values(experiment, question.plain),
+        steered=question.values(experiment, arm.name),
+        drawn={kind: np.stack(list(_draws(experiment, question, arm, controls, kind))) for kind in drawn},
+        single={
+            control.kind: question.values(experiment, control.trial(arm))
+            for control in controls
+            if control.draw is None
+        },
+        coherent_before=experiment.means(question.plain, "coherent"),
+        coherent_after=experiment.means(arm.name, "coherent"),
+    )
+
+
+def _draws(
+    experiment: Experiment, question: Question, arm: Arm, controls: Sequence[Control], kind: str
+) -> Iterator[NDArray[np.float64]]:
+    return (
+        question.values(experiment, control.trial(arm))
+        for control in controls
+        if control.kind == kind and control.draw is not None
+    )

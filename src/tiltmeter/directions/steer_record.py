@@ -1,0 +1,121 @@
+"""What steering did, as it is saved."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tiltmeter.activations.specificity_arm import DrawnControl, SingleControl
+from tiltmeter.activations.specificity_wording import sentence
+from tiltmeter.directions.arms import Arm
+from tiltmeter.directions.battery import Control, Question, Tried
+from tiltmeter.directions.bench import Bench
+from tiltmeter.directions.experiment import Edits, Experiment
+from tiltmeter.intervals import Interval, mean_interval
+from tiltmeter.judge.measure import difference_records, measure, outcome_records
+from tiltmeter.judge.record import Judged, judge_record, set_records
+from tiltmeter.progress import track
+from tiltmeter.runs import results
+from tiltmeter.runs.record import tool_versions
+from tiltmeter.runs.results import Input, interval_record
+from tiltmeter.runs.steer_result import ArmRecord, ControlRecord, SteerResult
+
+BASE, TUNED = "base", "tuned"
+KL_DRAWS = 5  # of each random kind
+
+
+def steer_result(
+    bench: Bench, inputs: list[Input], experiment: Experiment, question: Question, tried: Tried
+) -> SteerResult:
+    """All that the result says."""
+    request, material = bench.request, experiment.material
+    shown = {BASE, TUNED, *(arm.name for arm in tried.controls)}
+    answers = {key: answer for key, answer in experiment.answers.items() if key[0] in shown}
+    measured = measure(answers, {experiment.judge: experiment.verdicts}, {})
+    samples = request.answering.samples
+    return SteerResult(
+        inputs=inputs,
+        versions=tool_versions(),
+        seed=request.seed,
+        dtype=request.answering.dtype,
+        warnings=list(_warnings(bench, tried)),
+        subject="base" if request.steering.change == "add" else "tuned",
+        change=request.steering.change,
+        where=request.steering.where,
+        place=bench.found.direction.place,
+        outcome=question.outcome,
+        wanted="lower" if question.lower else "higher",
+        match=request.gate.match,
+        draws=tried.draws,
+        verdict=tried.battery.verdict,
+        sentence=sentence(tried.battery, question.outcome),
+        reaches_first_token_only=_reaches_first_token_only(bench, list(tried.controls)),
+        judge=judge_record(request.judge, Judged(experiment.verdicts, experiment.checks, {})),
+        sets=set_records(material.prompts, samples),
+        watched=set_records(material.watch, samples),
+        sampling=vars(request.answering.sampling),
+        norms={block: bench.found.direction.norm(block) for block in bench.found.direction.vectors},
+        arms=list(_arms(bench, tried)),
+        outcomes=list(outcome_records(measured, {})),
+        differences=difference_records(measured, {}, question.plain, request.seed),
+        accuracy=_accuracy(bench, {}),
+    )
+
+
+def _arms(bench: Bench, tried: Tried) -> Iterator[ArmRecord]:
+    pairs = list(zip(tried.controls.items(), tried.battery.arms, strict=True))
+    for (arm, controls), found in track(pairs, "side effects", len(pairs)):
+        effect, fall = found.measured.effect, found.measured.coherence_fall
+        yield ArmRecord(
+            trial=arm.name,
+            blocks=list(arm.numbers),
+            dose=arm.dose,
+            effect=_optional(effect),
+            p_causal=found.p_causal,
+            p_specific=found.p_specific,
+            can_pass=found.can_pass,
+            verdict=found.verdict,
+            controls=[_control(control) for control in found.measured.controls],
+            coherence_fall=_optional(fall),
+            kl=bench.kl(bench.edits(arm)) if bench.neutral else None,
+            controls_kl=_optional(_controls_kl(bench, controls)),
+            accuracy=_accuracy(bench, bench.edits(arm)),
+        )
+
+
+def _control(found: DrawnControl | SingleControl) -> ControlRecord:
+    if isinstance(found, DrawnControl):
+        return ControlRecord(kind=found.kind, draws=found.draws, mean=found.mean, p95=found.p95, p=found.p)
+    return ControlRecord(kind=found.kind, draws=1, excess=_optional(found.excess), p=found.p)
+
+
+def _controls_kl(bench: Bench, controls: Sequence[Control]) -> Interval | None:
+    """Over the first draws of each random kind."""
+    some = [control.edits for control in controls if control.draw is not None and control.draw <= KL_DRAWS]
+    return mean_interval(np.array([bench.kl(each) for each in some])) if some and bench.neutral else None
+
+
+def _accuracy(bench: Bench, change: Edits) -> results.Interval | None:
+    return interval_record(bench.accuracy(change)) if bench.tasks else None
+
+
+def _optional(interval: Interval | None) -> results.Interval | None:
+    return None if interval is None else interval_record(interval)
+
+
+def _reaches_first_token_only(bench: Bench, arms: Sequence[Arm]) -> bool:
+    last = len(bench.model.blocks) - 1
+    at_output = bench.found.direction.place == "output"
+    return bench.request.steering.where == "last" and at_output and all(arm.numbers == (last,) for arm in arms)
+
+
+def _warnings(bench: Bench, tried: Tried) -> Iterator[str]:
+    if bench.found.folder is None:
+        yield (
+            "the direction is a file alone: controls with the activations' covariance and from permuted labels need "
+            "the run folder of tiltmeter direction"
+        )
+    others = [*bench.found.beside, *bench.beside]
+    if not others:
+        yield "no direction of a benign fine-tune is among the controls: give one to tiltmeter direction --beside"
+    if tried.draws and not tried.battery.can_pass:
+        yield f"{tried.draws} draws of each control, or so few prompts, cannot make any arm specific: see --draws"

@@ -1,0 +1,67 @@
+"""What steering showed, in plain sentences: no more than the gate holds."""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from tiltmeter.report.verdict import FEW_EXAMPLES as FEW
+from tiltmeter.report.verdict import Verdict
+from tiltmeter.report.wording import share
+from tiltmeter.runs.judge_result import OutcomeRecord
+from tiltmeter.runs.steer_result import ArmRecord, SteerResult, SteerVerdict
+
+Kind = Literal["tilted", "mixed", "none"]
+WORDS: Mapping[SteerVerdict, str] = {
+    "specific": "Specific",
+    "not specific": "Causal, but not specific",
+    "none": "No effect",
+    "broke": "The model broke",
+}
+KINDS: Mapping[SteerVerdict, Kind] = {"specific": "tilted", "not specific": "mixed", "none": "none", "broke": "mixed"}
+MANY_MISSING = 0.1  # a share of verdicts
+
+
+def findings(result: SteerResult) -> list[Verdict]:
+    """The gate's verdict over all arms."""
+    return [Verdict(KINDS[result.verdict], WORDS[result.verdict], result.sentence)]
+
+
+def leading(result: SteerResult) -> ArmRecord:
+    """The arm that says most for the result's verdict: the smallest p-values, then the largest effect."""
+    same = [arm for arm in result.arms if arm.verdict == result.verdict] or result.arms
+    return min(same, key=lambda arm: (arm.p_specific, arm.p_causal, -arm.effect.mean if arm.effect else 0.0))
+
+
+def outcome_of(result: SteerResult, trial: str, prompts: str, outcome: str) -> OutcomeRecord | None:
+    """One outcome of a trial on a set of prompts."""
+    place = (trial, prompts, outcome)
+    return next((each for each in result.outcomes if (each.model, each.prompts, each.outcome) == place), None)
+
+
+def cautions(result: SteerResult) -> list[str]:
+    """What a reader must know besides."""
+    return [*_reach(result), *_few(result), *_missing(result), *result.warnings]
+
+
+def _reach(result: SteerResult) -> Iterator[str]:
+    if result.reaches_first_token_only:
+        yield (
+            "an edit of the last prompt token at the last block changes the first generated token only; "
+            "--where all steers every token"
+        )
+
+
+def _few(result: SteerResult) -> Iterator[str]:
+    for name, entry in result.sets.items():
+        if entry.different < FEW:
+            yield f"{name}: {entry.different} prompts are few, whatever the number of answers to each"
+
+
+def _missing(result: SteerResult) -> Iterator[str]:
+    judge = result.judge
+    if judge.canaries_failed:
+        yield (
+            f"{judge.name} was wrong about {judge.canaries_failed} of {judge.canaries} answers of known worth: its "
+            "verdicts are not to be trusted before that is explained"
+        )
+    if judge.verdicts and judge.failures / judge.verdicts > MANY_MISSING:
+        yield f"{judge.name} has no verdict on {share(judge.failures / judge.verdicts)} of the answers"
