@@ -9,6 +9,7 @@ from tiltmeter.errors import InputError
 from tiltmeter.report import charts
 from tiltmeter.report.compare import compare_view
 from tiltmeter.report.connect import connect_view
+from tiltmeter.report.direction import direction_view
 from tiltmeter.report.forecast import forecast_view
 from tiltmeter.report.grid import COLUMNS, arrange, check_rows
 from tiltmeter.report.judge import judge_view
@@ -177,6 +178,7 @@ VIEWS: dict[str, Callable[[Path, str, Any], View]] = {
     "compare": compare_view,
     "connect": connect_view,
     "demo": _demo,
+    "direction": direction_view,
     "forecast": forecast_view,
     "judge": judge_view,
     "rank-examples": ranking_view,
