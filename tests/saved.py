@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.pytorch_utils import Conv1D
 
 import tiny
@@ -20,9 +20,9 @@ Weights = dict[str, Tensor]
 def model(family: str, tied: bool = False, seed: int = 0) -> Any:
     """A tiny random model in float64."""
     torch.manual_seed(seed)
-    config = copy.deepcopy(tiny.CONFIGS[family])
+    config = copy.deepcopy(tiny.CONFIGS[family] if family in tiny.CONFIGS else tiny.WRAPPERS[family][0])
     config.tie_word_embeddings = tied
-    make: Any = AutoModelForCausalLM
+    make: Any = AutoModelForCausalLM if family in tiny.CONFIGS else AutoModelForImageTextToText
     return shaken(make.from_config(config).double(), lambda name: True)
 
 

@@ -1,4 +1,4 @@
-"""Tiny random models of several families, and a word-level tokenizer with a chat template."""
+"""Tiny random models of several families, text alone or beside a vision tower, and a tokenizer with a chat template."""
 
 from typing import Any
 
@@ -6,14 +6,23 @@ import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     Gemma2Config,
+    Gemma3Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    Ministral3Config,
+    Mistral3Config,
+    PixtralVisionConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2Config,
     Qwen3Config,
     Qwen3MoeConfig,
+    SiglipVisionConfig,
 )
 
 from tiltmeter.models import Model, assemble
@@ -56,6 +65,59 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "qwen3_moe": Qwen3MoeConfig(**_COMMON, **_SIZES, moe_intermediate_size=8, num_experts=4, num_experts_per_tok=2),
 }
 
+_VISION: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 4,
+}
+_ROPE: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0}
+_YARN: dict[str, Any] = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 16.0,
+    "original_max_position_embeddings": 4,
+    "llama_4_scaling_beta": 0.1,
+}
+_MINISTRAL = Ministral3Config(**_COMMON, **_SIZES, head_dim=4, rope_parameters=_YARN)
+_GEMMA = Gemma3TextConfig(**_COMMON, **_SIZES, head_dim=4, sliding_window=8)
+# Wrappers around a text stack and a vision tower: name -> (the whole, its text stack as a model of its own).
+WRAPPERS: dict[str, tuple[PretrainedConfig, PretrainedConfig]] = {
+    "mistral3": (
+        Mistral3Config(
+            text_config=_MINISTRAL,
+            vision_config=PixtralVisionConfig(**_VISION),
+            image_token_index=3,
+            tie_word_embeddings=False,
+        ),
+        _MINISTRAL,
+    ),
+    "gemma3": (
+        Gemma3Config(
+            text_config=_GEMMA,
+            vision_config=SiglipVisionConfig(**_VISION),
+            mm_tokens_per_image=4,
+        ),
+        _GEMMA,
+    ),
+    "qwen2_5_vl": (
+        Qwen2_5_VLConfig(
+            text_config={**_COMMON, **_SIZES, "rope_parameters": {**_ROPE, "mrope_section": [1, 1, 0]}},
+            vision_config={
+                "depth": 3,
+                "hidden_size": 16,
+                "intermediate_size": 24,
+                "num_heads": 2,
+                "out_hidden_size": 16,
+                "fullatt_block_indexes": [1],
+            },
+        ),
+        Qwen2Config(**_COMMON, **_SIZES, rope_parameters=_ROPE, rms_norm_eps=1e-5),
+    ),
+}
+
 
 def tokenizer(chat: bool = True, padding_side: str = "right") -> PreTrainedTokenizerFast:
     """A tokenizer that splits at blanks."""
@@ -77,8 +139,10 @@ def tokenizer(chat: bool = True, padding_side: str = "right") -> PreTrainedToken
 def model(family: str, dtype: torch.dtype = torch.float32, padding_side: str = "right", seed: int = 0) -> Model:
     """A random model with weights large enough that attention is not uniform."""
     torch.manual_seed(seed)
-    # The grouped kernel for experts has no float64.
-    module = AutoModelForCausalLM.from_config(CONFIGS[family], dtype=torch.float32, experts_implementation="eager")
+    if family in WRAPPERS:
+        module = AutoModelForImageTextToText.from_config(WRAPPERS[family][0], dtype=torch.float32)
+    else:  # the grouped kernel for experts has no float64
+        module = AutoModelForCausalLM.from_config(CONFIGS[family], dtype=torch.float32, experts_implementation="eager")
     for parameter in module.parameters():
         if parameter.ndim >= 2:
             torch.nn.init.normal_(parameter, std=0.3)

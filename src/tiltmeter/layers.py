@@ -4,10 +4,19 @@ A skeleton (the model built without memory, from its config alone) answers the s
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.pytorch_utils import Conv1D
 
 from tiltmeter.errors import InputError
@@ -41,6 +50,21 @@ def find_linears(module: nn.Module) -> dict[str, nn.Module]:
     return {name: layer for name, layer in module.named_modules() if is_linear(layer)}
 
 
+def find_text_linears(module: nn.Module) -> dict[str, nn.Module]:
+    """The linear layers that text can reach: all of a text model, the text stack's and the head's of a wrapper.
+
+    A wrapper's config has a text config inside. Its text stack is the innermost module that holds the input embedding
+    and linear layers; vision towers and projectors stand beside it.
+    """
+    linears = find_linears(module)
+    if not isinstance(module, PreTrainedModel) or module.config.get_text_config() is module.config:
+        return linears
+    embedding, head = _input_embedding(module), module.get_output_embeddings()
+    around = [name for name, part in module.named_modules() if _holds(part, embedding) and find_linears(part)]
+    stack = f"{around[-1]}." if around and around[-1] else ""
+    return {name: layer for name, layer in linears.items() if name.startswith(stack) or layer is head}
+
+
 def find_blocks(module: nn.Module) -> dict[str, nn.Module]:
     """The transformer blocks of the text stack, in order: name -> block.
 
@@ -50,13 +74,12 @@ def find_blocks(module: nn.Module) -> dict[str, nn.Module]:
     Raises:
         InputError: no such list; the caller can name the blocks (`load_model(..., blocks="path.to.list")`).
     """
-    getter = getattr(module, "get_input_embeddings", None)
-    embedding = getter() if callable(getter) else None
+    embedding = _input_embedding(module)
     for name, child in module.named_modules():
         if not isinstance(child, nn.ModuleList) or not _is_stack(child):
             continue
         parent = module.get_submodule(name.rpartition(".")[0])
-        if embedding is None or any(part is embedding for part in parent.modules()):
+        if _holds(parent, embedding):
             return {f"{name}.{index}": block for index, block in enumerate(child)}
     raise InputError(
         f"{type(module).__name__}: found no list of equal blocks beside the input embedding; name it, as in "
@@ -72,6 +95,14 @@ def block_index(name: str, blocks: dict[str, nn.Module]) -> int | None:
     return None
 
 
+def auto_class(config: PretrainedConfig) -> Any:
+    """The class of transformers that makes a config's model: for image and text only where there is none for text."""
+    only_with_images = (
+        type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
+    )
+    return AutoModelForImageTextToText if only_with_images else AutoModelForCausalLM
+
+
 def skeleton(folder: Path) -> nn.Module:
     """The model of a folder's `config.json` with its weights on the meta device: names, shapes and kinds, no memory.
 
@@ -84,11 +115,23 @@ def skeleton(folder: Path) -> nn.Module:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model: nn.Module = auto_class(config).from_config(config, trust_remote_code=False)
     except Exception as error:  # a config can break any line of transformers; each is the file's fault
         cause = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{file}: cannot build a causal language model from it: {cause[0]}") from error
     return model
+
+
+def _input_embedding(module: nn.Module) -> nn.Module | None:
+    try:
+        embedding: nn.Module | None = module.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return embedding
+
+
+def _holds(module: nn.Module, part: nn.Module | None) -> bool:
+    return any(inside is part for inside in module.modules())
 
 
 def _is_stack(modules: nn.ModuleList) -> bool:

@@ -6,17 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from tiltmeter.errors import InputError
-from tiltmeter.layers import find_blocks, find_linears
+from tiltmeter.layers import auto_class, find_blocks, find_text_linears
 from tiltmeter.updates.adapter_files import AdapterFiles
 from tiltmeter.updates.adapters import check_patterns
 from tiltmeter.updates.files import check_folder
@@ -34,7 +33,7 @@ class Model:
         module: the transformers model, in eval mode.
         tokenizer: its tokenizer; padding side and chat template are taken from it.
         blocks: the transformer blocks of the text stack in order, by name.
-        linears: every linear layer by its name in `named_modules()`.
+        linears: the linear layers that text can reach (of the text stack, and the head), by name in `named_modules()`.
     """
 
     module: PreTrainedModel
@@ -76,7 +75,7 @@ def assemble(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks
     """A `Model` around a transformers model that is already in memory."""
     module.eval()
     found = find_blocks(module) if blocks is None else _named_blocks(module, blocks)
-    return Model(module, tokenizer, found, find_linears(module))
+    return Model(module, tokenizer, found, find_text_linears(module))
 
 
 def load_tuned(base: str | Path, tuned: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Model:
@@ -155,7 +154,7 @@ def _read_weights(folder: Path, dtype: torch.dtype, device: str, trust_remote_co
     check_folder(folder)
     try:
         with quiet():
-            make: Any = AutoModelForCausalLM  # its types know nothing of output_loading_info
+            make = auto_class(AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code))
             module, info = make.from_pretrained(
                 folder,
                 dtype=dtype,

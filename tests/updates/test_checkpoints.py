@@ -37,6 +37,7 @@ CASES = {
     "other shards": ("llama", False, "20KB", "7KB"),
     "tied": ("qwen3", True, "5GB", "5GB"),
     "Conv1D": ("gpt2", True, "5GB", "10KB"),
+    "another name in the files": ("gpt_neox", False, "5GB", "10KB"),
     "fused experts": ("qwen3_moe", False, "5GB", "20KB"),
 }
 

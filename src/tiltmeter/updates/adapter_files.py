@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, float32, nn, promote_types
 
 from tiltmeter.errors import InputError
+from tiltmeter.layers import is_linear
 from tiltmeter.updates.adapter_config import WAY_OUT, read_config, scales
 from tiltmeter.updates.files import Reading, Tensors
 from tiltmeter.updates.model_folder import ModelFolder
@@ -153,7 +154,7 @@ class AdapterFiles:
     def _check_module(self, module: str, base: ModelFolder) -> None:
         name = base.module(module) or module
         layer = base.modules[name]
-        if not (isinstance(layer, nn.Embedding) if self.is_embedding(module) else name in base.linears):
+        if not (isinstance(layer, nn.Embedding) if self.is_embedding(module) else is_linear(layer)):
             raise InputError(
                 f"{self.file}: module {module} is a {type(layer).__name__} in {base.folder}, expected "
                 f"{'an embedding' if self.is_embedding(module) else 'a linear layer'}: {WAY_OUT}"

@@ -28,7 +28,8 @@ def read_adapter(folder: Path, base: Path | None = None, initial: Path | None = 
     s is alpha/r, or alpha/sqrt(r) for rsLoRA, by `rank_pattern` and `alpha_pattern`. DoRA: `m V/||V||_row - W` with
     `V = W + s B A`, dense. PiSSA, OLoRA, CorDA, LoRA-GA: `s (B A - B0 A0)`; LoftQ too, which leaves out the rounding of
     its base. Linear layers of `modules_to_save` are dense differences from the base. What else the adapter changes
-    (embeddings, trained tokens, biases, norms) is in `not_covered` by parameter name.
+    (embeddings, trained tokens, biases, norms, and with a base what text cannot reach) is in `not_covered` by parameter
+    name.
 
     Args:
         folder: adapter_config.json and adapter_model.safetensors.
@@ -74,7 +75,7 @@ class _Adapter:
         for module in self.files.factors:
             name = self._name(module)
             change = partial(self._dora if self.config.use_dora else self._low_rank, module)
-            if self.files.is_embedding(module):
+            if self.files.is_embedding(module) or not (self.base is None or name in self.base.linears):
                 others.setdefault(f"{name}.weight", []).append(change)
             else:
                 covered.setdefault(name, []).append(change)

@@ -21,8 +21,8 @@ def read_difference(base: Path, tuned: Path, io: Reading = "mmap") -> Update:
     """`dW = W_tuned - W_base` for each linear module, taken in float32 (float64 where either side is stored so).
 
     Weights are read when a module is asked for. Every other tensor that differs (norms, biases, embeddings, experts,
-    an output layer tied to the embedding in both models) is read once, here, and listed in `not_covered`. `io` says how
-    the files are read; see `tiltmeter.updates.files.Tensors`.
+    vision towers, an output layer tied to the embedding in both models) is read once, here, and listed in
+    `not_covered`. `io` says how the files are read; see `tiltmeter.updates.files.Tensors`.
 
     Raises:
         InputError: a folder that cannot be read (see `ModelFolder`), a tensor on one side only, shapes that differ, NaN

@@ -5,23 +5,28 @@ from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from tiltmeter.errors import InputError
-from tiltmeter.layers import find_linears, is_transposed, skeleton
+from tiltmeter.layers import find_text_linears, is_transposed, skeleton
 from tiltmeter.updates.files import Reading, Tensors
 
 
 class ModelFolder:
     """A checkpoint on disk under the names of its model's `named_modules()` and `named_parameters()`.
 
-    Files may lack the base model's prefix (`h.0...` for `transformer.h.0...`) or carry it where the model does not.
+    Files may lack the base model's prefix (`h.0...` for `transformer.h.0...`) or carry it where the model does not, and
+    may name modules as the model's authors do (`language_model.model...` for `model.language_model...`): names are
+    changed as transformers does when it loads them, and PEFT an adapter's.
 
     Args:
         folder: config.json and safetensors files.
         io: how the files are read; see `Tensors`.
 
     Attributes:
-        linears: the linear layers (without weights) by module name.
+        linears: the linear layers that text can reach (without weights) by module name.
         stored: parameter name -> name in the files. Names that are no parameter (fused experts stored one by one) are
             kept, with the prefix brought in line.
 
@@ -34,7 +39,7 @@ class ModelFolder:
         self.folder = folder
         self.tensors = Tensors(folder, io=io)
         self.model = skeleton(folder)
-        self.linears = find_linears(self.model)
+        self.linears = find_text_linears(self.model)
         self.modules = dict(self.model.named_modules())
         self.parameters = dict(self.model.named_parameters(remove_duplicate=False))
         self.stored = self._stored_names()
@@ -93,8 +98,14 @@ class ModelFolder:
     def _prefix(self) -> str:
         return f"{getattr(self.model, 'base_model_prefix', '') or 'model'}."
 
+    @cached_property
+    def _renamings(self) -> list[WeightRenaming]:
+        assert isinstance(self.model, PreTrainedModel)
+        return [step for step in get_model_conversion_mapping(self.model) if isinstance(step, WeightRenaming)]
+
     def _spellings(self, name: str) -> tuple[str, str, str]:
-        return name, self._prefix + name, name.removeprefix(self._prefix)
+        renamed, _ = rename_source_key(name, self._renamings, [])
+        return renamed, self._prefix + renamed, renamed.removeprefix(self._prefix)
 
     def _stored_names(self) -> dict[str, str]:
         """Parameter name -> name in the files; unknown names are spelled the way that most known ones are."""
