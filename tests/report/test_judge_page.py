@@ -10,10 +10,10 @@ from fake_judge import agreement, answers, difference, judge_record, judge_resul
 from fake_runs import interval
 from pages import HOSTILE, Page, check_only_text
 from tiltmeter.report import render
-from tiltmeter.report.judge import MOST_TRANSCRIPTS
 from tiltmeter.report.judge_charts import outcome_chart, series_of
 from tiltmeter.report.judge_verdict import about_judges, cautions, findings
 from tiltmeter.report.judge_wording import change, value
+from tiltmeter.report.judged import MOST_TRANSCRIPTS
 from tiltmeter.report.wording import DASH, MINUS
 from tiltmeter.runs.judge_result import JudgeResult, ModelRecord, SetRecord
 from tiltmeter.runs.results import Interval
