@@ -15,6 +15,7 @@ from tiltmeter.report.grid import COLUMNS, arrange, check_rows
 from tiltmeter.report.judge import judge_view
 from tiltmeter.report.ranking import ranking_view
 from tiltmeter.report.spectrum import spectrum_view
+from tiltmeter.report.steer import steer_view
 from tiltmeter.report.tune import tune_view
 from tiltmeter.report.verdict import Verdict, cautions, correlation, judge_demo, judge_skill
 from tiltmeter.runs.manifest import check_name
@@ -183,5 +184,6 @@ VIEWS: dict[str, Callable[[Path, str, Any], View]] = {
     "judge": judge_view,
     "rank-examples": ranking_view,
     "spectrum": spectrum_view,
+    "steer": steer_view,
     "tune": tune_view,
 }
