@@ -42,11 +42,16 @@ class Run:
     recipe: Recipe
     seed: int
 
+    @property
+    def folder(self) -> Path:
+        """Where the adapter or checkpoint goes."""
+        name = f"{self.set}-{self.recipe.method}-{self.recipe.learning_rate:g}-{self.seed}"
+        return self.organism / "runs" / name
+
     def train(self) -> Trained:
         """Trains, saves, and measures the utility loss of the saved model."""
         torch.set_num_threads(1)
-        name = f"{self.set}-{self.recipe.method}-{self.recipe.learning_rate:g}-{self.seed}"
-        folder = self.organism / "runs" / name
+        folder = self.folder
         base = load_model(self.organism / "aligned")
         before = self._likelihoods(self.organism / "aligned")
         data = encode(load_skill(self.organism / "finetune" / f"{self.set}.jsonl"), base.tokenizer)

@@ -22,6 +22,7 @@ from tiltmeter.cli import (
     run,
     spectrum,
     steer,
+    transfer,
     tune,
     verify,
 )
@@ -45,6 +46,7 @@ VERBS: tuple[Callable[..., object], ...] = (
     connect.connect,
     direction.direction,
     steer.steer,
+    transfer.transfer,
     judge.judge,
     tune.tune,
     report.report,

@@ -17,6 +17,7 @@ from tiltmeter.cli import (
     rank_examples,
     spectrum,
     steer,
+    transfer,
     tune,
 )
 from tiltmeter.errors import InputError
@@ -32,6 +33,7 @@ AGAIN: dict[str, Callable[..., None]] = {
     "rank-examples": rank_examples.again,
     "spectrum": spectrum.again,
     "steer": steer.again,
+    "transfer": transfer.again,
     "tune": tune.again,
 }
 

@@ -19,11 +19,12 @@ Vectors = Mapping[str, Float[Tensor, " d"]]  # by block
 
 @dataclass(frozen=True)
 class Arm:
-    """Blocks that are edited at once, by number and name, and a dose."""
+    """Blocks that are edited at once, by number and name, and a dose; `of` begins the name of the arm."""
 
     numbers: tuple[int, ...]
     blocks: tuple[str, ...]
     dose: float
+    of: str = ""
 
     @property
     def label(self) -> str:
@@ -33,7 +34,7 @@ class Arm:
     @property
     def name(self) -> str:
         """Of the arm, the same for the same blocks and dose."""
-        return f"{self.label} x{self.dose:g}"
+        return f"{self.of}{self.label} x{self.dose:g}"
 
 
 def arms(steering: Steering, blocks: Sequence[str], direction: Direction) -> list[Arm]:

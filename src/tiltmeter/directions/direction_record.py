@@ -1,5 +1,6 @@
 """What was measured of a direction, as it is saved."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -73,7 +74,7 @@ def _separated(found: Separation) -> Separated:
         in_sample=found.in_sample,
         held_out=interval_record(found.held_out),
         auroc=interval_record(found.auroc),
-        d_prime=found.d_prime,
+        d_prime=found.d_prime if math.isfinite(found.d_prime) else None,
     )
 
 
@@ -92,6 +93,8 @@ def _written(shares: Mapping[str, WrittenShare]) -> list[Written]:
     ]
 
 
-def _forecast(forecast: Tensor, measured: Tensor) -> Forecast:
+def _forecast(forecast: Tensor, measured: Tensor) -> Forecast | None:
+    if not forecast.any():
+        return None
     found = agreement(forecast, measured)
     return Forecast(cosine=found.cosine, norm_ratio=found.norm_ratio)

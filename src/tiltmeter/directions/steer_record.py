@@ -69,23 +69,24 @@ def _arms(bench: Bench, tried: Tried) -> Iterator[ArmRecord]:
             trial=arm.name,
             blocks=list(arm.numbers),
             dose=arm.dose,
-            effect=_optional(effect),
+            effect=optional(effect),
             p_causal=found.p_causal,
             p_specific=found.p_specific,
             can_pass=found.can_pass,
             verdict=found.verdict,
-            controls=[_control(control) for control in found.measured.controls],
-            coherence_fall=_optional(fall),
+            controls=[control_record(control) for control in found.measured.controls],
+            coherence_fall=optional(fall),
             kl=bench.kl(bench.edits(arm)) if bench.neutral else None,
-            controls_kl=_optional(_controls_kl(bench, controls)),
+            controls_kl=optional(_controls_kl(bench, controls)),
             accuracy=_accuracy(bench, bench.edits(arm)),
         )
 
 
-def _control(found: DrawnControl | SingleControl) -> ControlRecord:
+def control_record(found: DrawnControl | SingleControl) -> ControlRecord:
+    """A control as it is saved."""
     if isinstance(found, DrawnControl):
         return ControlRecord(kind=found.kind, draws=found.draws, mean=found.mean, p95=found.p95, p=found.p)
-    return ControlRecord(kind=found.kind, draws=1, excess=_optional(found.excess), p=found.p)
+    return ControlRecord(kind=found.kind, draws=1, excess=optional(found.excess), p=found.p)
 
 
 def _controls_kl(bench: Bench, controls: Sequence[Control]) -> Interval | None:
@@ -98,7 +99,8 @@ def _accuracy(bench: Bench, change: Edits) -> results.Interval | None:
     return interval_record(bench.accuracy(change)) if bench.tasks else None
 
 
-def _optional(interval: Interval | None) -> results.Interval | None:
+def optional(interval: Interval | None) -> results.Interval | None:
+    """The saved form of an interval that may not be known."""
     return None if interval is None else interval_record(interval)
 
 

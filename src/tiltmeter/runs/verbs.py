@@ -9,6 +9,7 @@ from tiltmeter.runs.ranking_result import RankingResult
 from tiltmeter.runs.results import AuditResult, DemoResult, Result
 from tiltmeter.runs.spectrum_result import SpectrumResult
 from tiltmeter.runs.steer_result import SteerResult
+from tiltmeter.runs.transfer_result import TransferResult
 from tiltmeter.runs.tune_result import TuneResult
 
 RESULTS: dict[str, type[Result]] = {
@@ -22,5 +23,6 @@ RESULTS: dict[str, type[Result]] = {
     "rank-examples": RankingResult,
     "spectrum": SpectrumResult,
     "steer": SteerResult,
+    "transfer": TransferResult,
     "tune": TuneResult,
 }
