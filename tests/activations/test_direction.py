@@ -117,6 +117,14 @@ def test_a_control_vector_is_what_llama_cpp_reads(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensors["direction.1"], direction()[BLOCKS[1]].numpy())
 
 
+def test_the_same_direction_makes_the_same_bytes(tmp_path: Path) -> None:
+    for kind in ("safetensors", "gguf"):
+        files = [tmp_path / f"{number}.{kind}" for number in range(4)]
+        for path in files:
+            direction().save(path)
+        assert len({path.read_bytes() for path in files}) == 1
+
+
 def foreign(path: Path, index: int) -> Tensor:
     writer, vector = GGUFWriter(path, "controlvector"), torch.randn(16)
     writer.add_tensor(f"direction.{index}", vector.numpy())
@@ -154,15 +162,16 @@ def test_directions_of_other_places_are_no_control_vectors(tmp_path: Path) -> No
         ({"a.0": torch.ones(4), "a.1": torch.ones(5)}, {}, "expected vectors of one width"),
         ({"a.0": torch.ones(2, 2)}, {}, "expected a vector"),
         ({"a.0": torch.ones(4)}, {"place": "everywhere"}, "expected a place of output"),
-        ({"a.0": torch.ones(4)}, {"format": "something"}, "expected metadata format"),
-        ({"a.0": torch.ones(4)}, {"about": json.dumps({"base": 3})}, "metadata are not readable"),
+        ({"a.0": torch.ones(4)}, {"format": "something"}, "of format 'tiltmeter direction 1'"),
+        ({"a.0": torch.ones(4)}, {"about": {"base": 3}}, "metadata are not readable"),
     ],
 )
 def test_files_that_are_no_directions_are_refused(
-    tmp_path: Path, vectors: dict[str, Tensor], change: dict[str, str], message: str
+    tmp_path: Path, vectors: dict[str, Tensor], change: dict[str, object], message: str
 ) -> None:
     path = tmp_path / "v.safetensors"
-    save_file(vectors, path, {"format": "tiltmeter direction 1", "place": "output", "tokens": "last", **change})
+    described = {"format": "tiltmeter direction 1", "place": "output", "tokens": "last", **change}
+    save_file(vectors, path, {"tiltmeter.direction": json.dumps(described)})
     with pytest.raises(InputError, match=message):
         Direction.load(path)
 

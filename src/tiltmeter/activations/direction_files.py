@@ -72,7 +72,7 @@ def has_control_vector(direction: Direction) -> bool:
 
 def _write_safetensors(direction: Direction, path: Path) -> None:
     vectors = {block: vector.float().contiguous() for block, vector in direction.vectors.items()}
-    save_file(vectors, path, _description(direction))
+    save_file(vectors, path, {_OURS: json.dumps(_description(direction))})  # of several keys the order would be random
 
 
 def _write_gguf(direction: Direction, path: Path) -> None:
@@ -96,9 +96,9 @@ def _write_gguf(direction: Direction, path: Path) -> None:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"expected metadata format {FORMAT!r}, got {metadata.get('format')!r}")
+        metadata = json.loads((file.metadata() or {}).get(_OURS, "{}"))
+        if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+            raise ValueError(f"expected metadata {_OURS} of format {FORMAT!r}")
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
 
 
@@ -128,12 +128,12 @@ def _named(vectors: Mapping[str, Tensor], blocks: Sequence[str] | None, path: Pa
     return {blocks[int(index)]: vector for index, vector in vectors.items()}
 
 
-def _description(direction: Direction) -> dict[str, str]:
+def _description(direction: Direction) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "place": direction.place,
         "tokens": direction.tokens,
-        "about": json.dumps(dict(direction.about)),
+        "about": dict(direction.about),
     }
 
 
@@ -153,10 +153,7 @@ def _checked(vectors: Mapping[str, Tensor], metadata: Mapping[str, Any], path: P
 
 
 def _about(metadata: Mapping[str, Any], path: Path) -> dict[str, str]:
-    try:
-        about = json.loads(metadata.get("about", "{}"))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: its metadata are not readable") from error
+    about = metadata.get("about", {})
     if not isinstance(about, dict) or not all(isinstance(value, str) for value in about.values()):
         raise InputError(f"{path}: its metadata are not readable")
     return about
