@@ -4,6 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tiltmeter.activations.direction import Direction as Direction
+    from tiltmeter.activations.ridge_map import fit_ridge as fit_ridge
+    from tiltmeter.activations.separability import separability as separability
     from tiltmeter.curvature.fisher import Fisher as Fisher
     from tiltmeter.curvature.overlap import overlap_score as overlap_score
     from tiltmeter.curvature.planned import Plan as Plan
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 # Imported at first use: torch takes seconds, and the command line must answer --help at once.
 _PUBLIC = {
+    "Direction": "tiltmeter.activations.direction",
     "Fisher": "tiltmeter.curvature.fisher",
     "KLToBase": "tiltmeter.training.guards.penalties",
     "Monitor": "tiltmeter.training.monitor",
@@ -35,6 +39,7 @@ _PUBLIC = {
     "Update": "tiltmeter.updates.update",
     "UtilityLimit": "tiltmeter.training.guards.utility_limit",
     "compare": "tiltmeter.geometry.comparison",
+    "fit_ridge": "tiltmeter.activations.ridge_map",
     "forecast": "tiltmeter.curvature.training",
     "gradient": "tiltmeter.curvature.training",
     "hessian_vector_product": "tiltmeter.curvature.training",
@@ -43,6 +48,7 @@ _PUBLIC = {
     "load_skill": "tiltmeter.skills",
     "load_tuned": "tiltmeter.models",
     "overlap_score": "tiltmeter.curvature.overlap",
+    "separability": "tiltmeter.activations.separability",
 }
 __all__ = list(_PUBLIC)
 

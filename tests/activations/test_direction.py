@@ -66,6 +66,17 @@ def test_equals_the_public_steering_vectors_library() -> None:
         torch.testing.assert_close(found, ours[block].double(), rtol=1e-5, atol=1e-5)
 
 
+def test_from_two_models_and_subtracted_from_one() -> None:
+    base, tuned = tiny.model("llama"), tiny.model("llama", seed=1)
+    last = chosen_blocks(base)[-1]
+    found = Direction.from_models(base, tuned, PROMPTS, [last])
+    texts = prompts_only(base, PROMPTS)
+    assert torch.equal(found[last], Direction.between(*(capture(m, texts, [last]) for m in (base, tuned)))[last])
+    with found.subtracted(tuned):
+        moved = capture(tuned, texts, [last]).per_prompt(last).mean(0)
+    torch.testing.assert_close(moved, capture(base, texts, [last]).per_prompt(last).mean(0), rtol=0, atol=2e-6)
+
+
 def test_a_model_that_did_not_move_has_no_direction() -> None:
     model = tiny.model("llama")
     found = capture(model, prompts_only(model, PROMPTS), chosen_blocks(model))

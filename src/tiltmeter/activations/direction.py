@@ -1,6 +1,7 @@
 """A direction: one vector per block, from base to tuned."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltmeter.activations.capture import Activations, Tokens
+from tiltmeter.activations.capture import Activations, Tokens, capture, prompts_only
 from tiltmeter.activations.hook_points import Place
+from tiltmeter.activations.steering import Where, shift, steered
 from tiltmeter.errors import InputError
+from tiltmeter.models import Model
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,33 @@ class Direction:
         check_paired(base, tuned)
         vectors = {block: _difference(base, tuned, block) for block in base.states}
         return cls(vectors, place, tokens)
+
+    @classmethod
+    def from_models(
+        cls, base: Model, tuned: Model, prompts: Sequence[str], blocks: Sequence[str] | None = None
+    ) -> "Direction":
+        """From two models in memory, at the last token of prompts put by the base's chat template.
+
+        Raises:
+            InputError: a block that is not there, or as `between`.
+        """
+        texts = prompts_only(base, prompts)
+        chosen = list(base.blocks if blocks is None else blocks)
+        return cls.between(capture(base, texts, chosen), capture(tuned, texts, chosen))
+
+    @contextmanager
+    def subtracted(
+        self, model: Model, dose: float = 1.0, blocks: Sequence[str] | None = None, where: Where = "last"
+    ) -> Iterator[None]:
+        """`h <- h - dose v` in a model while it lasts; a negative dose adds. See `steered`.
+
+        Args:
+            blocks: all of the direction's if not given; each is edited, so that their changes add up.
+            where: the "last" prompt token, the whole "prompt", or "all" tokens.
+        """
+        chosen = self.vectors if blocks is None else blocks
+        with steered(model, {block: shift(self[block], -dose) for block in chosen}, where, self.place):
+            yield
 
     def norm(self, block: str) -> float:
         """Length of v at a block."""
