@@ -8,7 +8,7 @@ from rich.table import Table
 
 from tiltmeter.cli.tables import WIDTH, next_step, safe
 from tiltmeter.report.direction_verdict import cautions, findings
-from tiltmeter.report.wording import figure, share, span
+from tiltmeter.report.wording import figure, span
 from tiltmeter.runs.direction_result import DirectionResult, MeansSeparated
 
 
@@ -41,7 +41,7 @@ def _blocks(result: DirectionResult) -> Table:
 def _cells(found: MeansSeparated) -> tuple[str, ...]:
     return (
         figure(found.norm),
-        share(found.in_sample),
+        figure(found.in_sample, 2),
         span(found.held_out, 2),
         span(found.auroc, 2),
         figure(found.d_prime, 2),

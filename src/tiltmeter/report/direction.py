@@ -75,7 +75,7 @@ def direction_view(folder: Path, anchor: str, result: DirectionResult) -> Direct
         auroc_chart(result, series),
         norm_chart(result, series),
         cosine_chart(result, series),
-        all(block.forecast is not None for block in result.blocks),
+        any(block.written is not None for block in result.blocks),
         any(block.written for block in result.blocks),
     )
 

@@ -13,12 +13,13 @@ class Separated(Record):
     Attributes:
         in_sample: balanced accuracy on the prompts that the direction was found on; proves nothing.
         held_out: the same, cross-fitted; `auroc` and `d_prime` too.
+        d_prime: null where it is infinite: no projection varies.
     """
 
     in_sample: float
     held_out: Interval
     auroc: Interval
-    d_prime: float
+    d_prime: float | None
 
 
 class MeansSeparated(Separated):
@@ -78,7 +79,7 @@ class BlockRecord(Record):
     Attributes:
         tuned: along the difference in means; `logistic` and `principal` along two other directions, for comparison.
         beside: other fine-tunes by name.
-        written, forecast: what the update's weights say of v; null where they were not read.
+        written, forecast: what the update's weights say of v; null where they were not read, or nothing below changes.
     """
 
     block: str
