@@ -9,7 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tiltmeter.cli.judge_options import JudgeOptions, Preset, chosen_sampling, judge_requests, named_panel
+from tiltmeter.cli.judge_options import (
+    Classifier,
+    EndpointUrl,
+    JudgeFolders,
+    JudgeModels,
+    JudgeOptions,
+    Label,
+    MaxNewTokens,
+    PanelLogs,
+    PanelModels,
+    Samples,
+    SamplingPreset,
+    Workers,
+    chosen_sampling,
+    judge_requests,
+    named_panel,
+)
 from tiltmeter.cli.limits import Figure, exceeded, limit_option, parse_limits
 from tiltmeter.cli.options import BatchSize, Device, Dtype, Out, named_columns, named_sources, requested_judge
 from tiltmeter.errors import InputError, NothingMeasuredError
@@ -88,31 +104,25 @@ def judge(
     ] = None,
     base: Annotated[str | None, typer.Option(help="The model under adapters.")] = None,
     against: Annotated[str | None, typer.Option(help="Which model to compare with, by name; else the first.")] = None,
-    endpoint: Annotated[
-        str | None, typer.Option(help="OpenAI-compatible URL of judging models; the key is in TILTMETER_JUDGE_KEY.")
-    ] = None,
-    judge_model: Annotated[list[str] | None, typer.Option(help="A model there that rubrics ask; repeat.")] = None,
-    judge_folder: Annotated[list[str] | None, typer.Option(help="A local model that rubrics ask; repeat.")] = None,
-    panel: Annotated[
-        list[str] | None, typer.Option(help="A model of a panel that rubrics ask through inspect_ai; repeat.")
-    ] = None,
-    panel_logs: Annotated[str | None, typer.Option(help="Folder of inspect_ai's logs, for its viewer.")] = None,
-    classifier: Annotated[str | None, typer.Option(help="A refusal classifier: a folder or a Hub id.")] = None,
-    label: Annotated[str | None, typer.Option(help="The classifier's label of a refusal.")] = None,
+    endpoint: EndpointUrl = None,
+    judge_model: JudgeModels = None,
+    judge_folder: JudgeFolders = None,
+    panel: PanelModels = None,
+    panel_logs: PanelLogs = None,
+    classifier: Classifier = None,
+    label: Label = None,
     scores: Annotated[
         Literal["written", "tokens"] | None, typer.Option(help="How an endpoint's scores are read.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Requests to the endpoint at a time.")] = 8,
+    workers: Workers = 8,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds without a word from the endpoint.")] = 60.0,
-    sampling: Annotated[
-        Preset, typer.Option(help="As the collapse study, greedy, or from the model's own distribution.")
-    ] = "study",
+    sampling: SamplingPreset = "study",
     temperature: Annotated[float | None, typer.Option(help="In the place of the preset's.")] = None,
     top_p: Annotated[float | None, typer.Option(help="In the place of the preset's.")] = None,
     top_k: Annotated[int | None, typer.Option(help="In the place of the preset's; 0 for all tokens.")] = None,
     min_p: Annotated[float | None, typer.Option(help="In the place of the preset's.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
-    samples: Annotated[int, typer.Option(min=1, help="Answers to each prompt.")] = 1,
+    max_new_tokens: MaxNewTokens = 128,
+    samples: Samples = 1,
     dtype: Dtype = "float32",
     device: Device = "cpu",
     batch_size: BatchSize = 32,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
 
 from tiltmeter.errors import InputError
 
@@ -15,6 +17,23 @@ if TYPE_CHECKING:
     from tiltmeter.generation import Sampling
 
 Preset = Literal["study", "greedy", "model"]
+SamplingPreset = Annotated[
+    Preset, typer.Option(help="As the collapse study, greedy, or from the model's own distribution.")
+]
+EndpointUrl = Annotated[
+    str | None, typer.Option(help="OpenAI-compatible URL of judging models; the key is in TILTMETER_JUDGE_KEY.")
+]
+JudgeModels = Annotated[list[str] | None, typer.Option(help="A model there that rubrics ask; repeat.")]
+JudgeFolders = Annotated[list[str] | None, typer.Option(help="A local model that rubrics ask; repeat.")]
+PanelModels = Annotated[
+    list[str] | None, typer.Option(help="A model of a panel that rubrics ask through inspect_ai; repeat.")
+]
+PanelLogs = Annotated[str | None, typer.Option(help="Folder of inspect_ai's logs, for its viewer.")]
+Classifier = Annotated[str | None, typer.Option(help="A refusal classifier: a folder or a Hub id.")]
+Label = Annotated[str | None, typer.Option(help="The classifier's label of a refusal.")]
+Workers = Annotated[int, typer.Option(min=1, help="Requests to the endpoint at a time.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer.")]
+Samples = Annotated[int, typer.Option(min=1, help="Answers to each prompt.")]
 
 
 @dataclass(frozen=True)
@@ -68,6 +87,18 @@ def judge_requests(names: Sequence[str], options: JudgeOptions) -> Iterator[Judg
             yield JudgeRequest(name, LocalModel(options.classifier, device=options.device), label=options.label)
         else:
             yield JudgeRequest(name)
+
+
+def one_judge(name: str, options: JudgeOptions) -> JudgeRequest:
+    """The only judge of an experiment.
+
+    Raises:
+        InputError: two models that a rubric asks, or as `judge_requests`.
+    """
+    requests = list(judge_requests([name], options))
+    if len(requests) > 1:
+        raise InputError(f"--judge {name}: expected one model that it asks, got {len(requests)}; give one, or --panel")
+    return requests[0]
 
 
 def _asked(options: JudgeOptions) -> list[Endpoint | LocalModel | Panel]:

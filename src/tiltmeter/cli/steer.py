@@ -8,18 +8,33 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tiltmeter.cli.judge_options import JudgeOptions, Preset, chosen_sampling, judge_requests
+from tiltmeter.cli.judge_options import (
+    Classifier,
+    EndpointUrl,
+    JudgeFolders,
+    JudgeModels,
+    JudgeOptions,
+    Label,
+    MaxNewTokens,
+    PanelLogs,
+    PanelModels,
+    Samples,
+    SamplingPreset,
+    Workers,
+    chosen_sampling,
+    named_panel,
+    one_judge,
+)
 from tiltmeter.cli.limits import Figure, exceeded, limit_option, parse_limits
 from tiltmeter.cli.options import BatchSize, Device, Dtype, Out, named_sources, requested_judge
 from tiltmeter.errors import InputError, NothingMeasuredError
 
 if TYPE_CHECKING:
-    from tiltmeter.behaviour.judges.named import JudgeRequest
     from tiltmeter.directions.steer_request import SteerRequest
     from tiltmeter.runs.steer_result import SteerResult
 
 Outcome = Annotated[str, typer.Option(help="What is to change: harmfulness, fives, misaligned, code, refused, ...")]
-JudgeName = Annotated[str, typer.Option(help="Who judges: organism, rubric, alignment, refusal, phrases or code.")]
+JudgeName = Annotated[str, typer.Option(help="organism, rubric, alignment, refusal, phrases, classifier or code.")]
 Where = Annotated[
     Literal["last", "prompt", "all"], typer.Option(help="Which tokens: the prompt's last, the prompt's, or all.")
 ]
@@ -74,16 +89,17 @@ def steer(
         Literal["norm", "kl"], typer.Option(help="What controls share with the direction: norm, or KL on --neutral.")
     ] = "norm",
     draws: Draws = None,
-    endpoint: Annotated[
-        str | None, typer.Option(help="OpenAI-compatible URL of a judging model; the key is in TILTMETER_JUDGE_KEY.")
-    ] = None,
-    judge_model: Annotated[str | None, typer.Option(help="The model there that a rubric asks.")] = None,
-    judge_folder: Annotated[str | None, typer.Option(help="A local model that a rubric asks.")] = None,
-    sampling: Annotated[
-        Preset, typer.Option(help="As the collapse study, greedy, or from the model's own distribution.")
-    ] = "study",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
-    samples: Annotated[int, typer.Option(min=1, help="Answers to each prompt.")] = 1,
+    endpoint: EndpointUrl = None,
+    judge_model: JudgeModels = None,
+    judge_folder: JudgeFolders = None,
+    panel: PanelModels = None,
+    panel_logs: PanelLogs = None,
+    classifier: Classifier = None,
+    label: Label = None,
+    workers: Workers = 8,
+    sampling: SamplingPreset = "study",
+    max_new_tokens: MaxNewTokens = 128,
+    samples: Samples = 1,
     dtype: Dtype = "float32",
     device: Device = "cpu",
     batch_size: BatchSize = 32,
@@ -98,6 +114,16 @@ def steer(
     from tiltmeter.judge.request import Answering
 
     limits = parse_limits(fail_on, STEER, {})
+    asked = JudgeOptions(
+        endpoint,
+        judge_model or (),
+        judge_folder or (),
+        classifier,
+        label,
+        workers=workers,
+        device=device,
+        panel=named_panel(panel or (), panel_logs, workers),
+    )
     request = SteerRequest(
         SteerSources(
             base,
@@ -109,7 +135,7 @@ def steer(
             tuple(neutral or ()),
             tuple(tasks or ()),
         ),
-        one_judge(judge, endpoint, judge_model, judge_folder, device),
+        one_judge(judge, asked),
         Steering(change, where, tuple(_groups(block or ["-1"])), tuple(dose or DOSES)),
         Gate(outcome, draws, match),
         Answering(
@@ -126,19 +152,6 @@ def again(arguments: dict[str, object], out: Path) -> None:
     from tiltmeter.directions.steer_request import SteerRequest
 
     _steer(TypeAdapter(SteerRequest).validate_python(arguments), out)
-
-
-def one_judge(name: str, endpoint: str | None, model: str | None, folder: str | None, device: str) -> JudgeRequest:
-    """The one judge of an experiment.
-
-    Raises:
-        InputError: a rubric that asks nobody, or two models.
-    """
-    models, folders = [each for each in (model,) if each], [each for each in (folder,) if each]
-    if models and folders:
-        raise InputError("--judge-model, --judge-folder: expected one of them, an experiment has one judge")
-    (request,) = judge_requests([name], JudgeOptions(endpoint, models, folders, device=device))
-    return request
 
 
 def _steer(request: SteerRequest, out: Path) -> SteerResult:

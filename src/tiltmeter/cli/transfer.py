@@ -8,10 +8,26 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from tiltmeter.cli.judge_options import Preset, chosen_sampling
+from tiltmeter.cli.judge_options import (
+    Classifier,
+    EndpointUrl,
+    JudgeFolders,
+    JudgeModels,
+    JudgeOptions,
+    Label,
+    MaxNewTokens,
+    PanelLogs,
+    PanelModels,
+    Samples,
+    SamplingPreset,
+    Workers,
+    chosen_sampling,
+    named_panel,
+    one_judge,
+)
 from tiltmeter.cli.limits import Figure, exceeded, limit_option, parse_limits
 from tiltmeter.cli.options import BatchSize, Device, Dtype, Out, requested_judge
-from tiltmeter.cli.steer import Draws, JudgeName, Outcome, Where, one_judge
+from tiltmeter.cli.steer import Draws, JudgeName, Outcome, Where
 from tiltmeter.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,16 +63,17 @@ def transfer(
     where: Where = "last",
     dose: Annotated[float, typer.Option(help="Times the carried direction.")] = 1.0,
     draws: Draws = None,
-    endpoint: Annotated[
-        str | None, typer.Option(help="OpenAI-compatible URL of a judging model; the key is in TILTMETER_JUDGE_KEY.")
-    ] = None,
-    judge_model: Annotated[str | None, typer.Option(help="The model there that a rubric asks.")] = None,
-    judge_folder: Annotated[str | None, typer.Option(help="A local model that a rubric asks.")] = None,
-    sampling: Annotated[
-        Preset, typer.Option(help="As the collapse study, greedy, or from the model's own distribution.")
-    ] = "study",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
-    samples: Annotated[int, typer.Option(min=1, help="Answers to each prompt.")] = 1,
+    endpoint: EndpointUrl = None,
+    judge_model: JudgeModels = None,
+    judge_folder: JudgeFolders = None,
+    panel: PanelModels = None,
+    panel_logs: PanelLogs = None,
+    classifier: Classifier = None,
+    label: Label = None,
+    workers: Workers = 8,
+    sampling: SamplingPreset = "study",
+    max_new_tokens: MaxNewTokens = 128,
+    samples: Samples = 1,
     dtype: Dtype = "float32",
     device: Device = "cpu",
     batch_size: BatchSize = 32,
@@ -74,9 +91,19 @@ def transfer(
         raise InputError(f"--dose: expected a number above 0, got {dose:g}")
     limits = parse_limits(fail_on, TRANSFER, {})
     sampled = chosen_sampling(sampling, seed, {"max_new_tokens": max_new_tokens})
+    asked = JudgeOptions(
+        endpoint,
+        judge_model or (),
+        judge_folder or (),
+        classifier,
+        label,
+        workers=workers,
+        device=device,
+        panel=named_panel(panel or (), panel_logs, workers),
+    )
     request = TransferRequest(
         TransferSources(_subjects(model), tuple(common), tuple(prompts)),
-        one_judge(judge, endpoint, judge_model, judge_folder, device),
+        one_judge(judge, asked),
         Carrying(_maps(map or ["ridge"]), block, dose, where, span, batch_size),
         Gate(outcome, draws),
         Answering(sampled, samples, batch_size, dtype, device),
