@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch import Tensor
 
 from tiltmeter.activations.folds import assign_folds
-from tiltmeter.activations.held_out import cross_fitted_interval
+from tiltmeter.activations.held_out import Projections, cross_fitted_interval
 from tiltmeter.activations.probes import difference_in_means, logistic_probe, principal_component
 from tiltmeter.activations.separability import separability, separation
 from tiltmeter.errors import InputError
@@ -132,6 +132,12 @@ def test_in_noise_only_the_in_sample_figure_sees_something() -> None:
     p = [each.p for each in found]
     assert sum(value > 0.05 for value in p) >= FEWEST
     assert stats.kstest(p, "uniform").pvalue > 0.001
+
+
+def test_d_prime_is_infinite_where_only_the_means_differ() -> None:
+    found = Projections(np.full(4, 1.0), np.full(4, -1.0), np.arange(4))
+    assert found.d_prime() == -math.inf
+    assert found.accuracy().mean == found.auroc().mean == 0
 
 
 def test_where_nothing_varies_the_interval_is_exact_for_half_as_many_prompts() -> None:
