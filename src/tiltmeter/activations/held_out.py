@@ -87,7 +87,7 @@ def cross_fitted_interval(values: Float[NDArray[Any], " N"]) -> Interval:
     nothing varies), times the square of z over Student's t with N - 1 degrees of freedom, and the exact binomial
     interval of m n in n.
 
-    `benchmarks/noise_separability.py`: it holds 0.5 in at least 97 % of draws of noise. It is too wide where the direction
+    `benchmarks/noise_separability.py`: it holds 0.5 in at least 97 % of noise draws. It is too wide where the direction
     is found almost without error, and too narrow (87 %) where a few prompts of outsize activations set the midpoint.
 
     Source: Clopper and Pearson (1934) at effective sizes as in Korn and Graubard (1998); dependence between folds as in
