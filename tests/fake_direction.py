@@ -78,7 +78,7 @@ def direction_result(**changes: Any) -> DirectionResult:
         "beside": {"secure": "models/secure"},
         "blocks": [block(index) for index in range(3)],
         "not_covered": {"model.norm.weight": 0.03125},
-        "files": ["direction/direction.safetensors", "direction/beside-1.safetensors", "direction/direction.gguf"],
+        "files": ["direction/direction.safetensors", "direction/direction.gguf", "direction/beside-1.safetensors"],
     }
     return DirectionResult(**{**fields, **changes})
 

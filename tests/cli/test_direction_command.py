@@ -148,7 +148,7 @@ def test_directions_are_means_of_dense_hidden_states(models: Path, ran: Path) ->
 
 def test_every_file_holds_the_direction(models: Path, ran: Path) -> None:
     assert result_of(ran)["files"] == [
-        f"direction/{name}" for name in ("direction.safetensors", "beside-1.safetensors", "direction.gguf")
+        f"direction/{name}" for name in ("direction.safetensors", "direction.gguf", "beside-1.safetensors")
     ]
     before, after = states(models, "tuned")
     about = {"base": str(models / "base"), "tuned": str(models / "tuned"), "architecture": "llama"}
@@ -268,7 +268,7 @@ def test_a_killed_run_reads_only_what_is_missing(
     more = ("--beside", f"benign={models / 'benign'}")
     run(tiltmeter, models, tmp_path / "whole", *more)
     assert (passes.count, passes.loaded) == (9, 2)
-    for kill, loaded in ((1, 2), (5, 2), (8, 1)):
+    for kill, loaded in ((1, 2), (8, 1)):
         out = tmp_path / f"killed at {kill}"
         passes.start(kill)
         killed = run(tiltmeter, models, out, *more)

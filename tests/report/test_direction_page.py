@@ -19,7 +19,7 @@ from tiltmeter.report.direction_charts import (
     series_of,
 )
 from tiltmeter.report.direction_verdict import best_block, cautions, findings
-from tiltmeter.report.wording import MINUS
+from tiltmeter.report.wording import DASH, MINUS
 from tiltmeter.runs.direction_result import Beside, DirectionResult, Halves
 from tiltmeter.runs.results import Input
 
@@ -135,7 +135,7 @@ def test_every_figure_stands_in_a_table(tmp_path: Path) -> None:
         "model.layers.1.attend.out 0.062 0.031 0.12 0.12 0.38 4",
         "model.layers.1.mlp.down 0.25 0.031 0.12 0.50 0.38 4",
         "model.norm.weight 0.0312",
-        "direction/direction.safetensors , direction/beside-1.safetensors",
+        "direction/direction.safetensors , direction/direction.gguf",
         "Separation is no evidence of harm",
         "tuned, in sample: proves nothing",
     ):
@@ -148,6 +148,16 @@ def test_shares_above_chance_are_bold(tmp_path: Path) -> None:
         "0.25",
         "0.50",
     ]
+
+
+def test_figures_that_are_not_there_are_dashes(tmp_path: Path) -> None:
+    """Projections that do not vary, and a block below every change."""
+    still = means(0.75).model_copy(update={"d_prime": None})
+    result = direction_result(blocks=[block(0, tuned=still, forecast=None, written=[]), block(1)])
+    words = words_of(tmp_path, result)
+    assert f"0.75 [0.69, 0.81] 0.81 [0.75, 0.88] {DASH} 0.0020" in words
+    assert f"model.layers.0 {DASH} {DASH} model.layers.1 0.81 1.8" in words
+    assert "From the weights alone" not in [each.word for each in findings(result)]
 
 
 def test_an_update_that_writes_nothing_says_so(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def run_direction(request: DirectionRequest, out: Path) -> DirectionResult:
             for number, (name, folder) in enumerate(tuned.items())
         }
         made = {name: _direction(request, before, states, name) for name, states in after.items()}
-        weights = None if update is None else _weights(base, update, texts, made[TUNED])
+        weights = None if update is None else _weights(base, update, texts, made[TUNED], request.reading.batch_size)
         architecture = str(base.module.config.get_text_config().model_type)
         result = DirectionResult(
             inputs=inputs,
@@ -188,7 +188,7 @@ def _moved(before: Activations, after: Activations, block: str) -> bool:
     return not torch.equal(before.per_prompt(block).mean(0), after.per_prompt(block).mean(0))
 
 
-def _weights(base: Model, update: Update, texts: Sequence[Encoded], direction: Direction) -> Weights:
+def _weights(base: Model, update: Update, texts: Sequence[Encoded], direction: Direction, batch_size: int) -> Weights:
     """What the update writes along the direction, and the shift that it makes to first order."""
     writers = residual_writers(base)
     changed = {
@@ -196,22 +196,18 @@ def _weights(base: Model, update: Update, texts: Sequence[Encoded], direction: D
         for block in direction.vectors
     }
     written = written_shares(update, changed, direction.vectors) if any(changed.values()) else {}
-    return Weights(written, first_order_shift(base, update, texts), update.not_covered)
+    return Weights(written, first_order_shift(base, update, texts, batch_size), update.not_covered)
 
 
 def _save(run: RunFolder, made: Mapping[str, Direction], architecture: str) -> list[str]:
     """The direction as safetensors, as a control vector where there can be one, and the directions beside it."""
     folder, direction = run.folder(SAVED), _about(made[TUNED], {"architecture": architecture})
-    direction.save(folder / DIRECTION)
-    if has_control_vector(direction):
-        direction.save(folder / CONTROL_VECTOR)
+    saved = {DIRECTION: direction} | ({CONTROL_VECTOR: direction} if has_control_vector(direction) else {})
     for number, name in enumerate((name for name in made if name != TUNED), start=1):
-        _about(made[name], {"name": name}).save(folder / f"{BESIDE}{number}.safetensors")
-    return [f"{SAVED}/{path.name}" for path in sorted(folder.iterdir(), key=_ours_first)]
-
-
-def _ours_first(path: Path) -> tuple[bool, str]:
-    return path.name != DIRECTION, path.name
+        saved[f"{BESIDE}{number}.safetensors"] = _about(made[name], {"name": name})
+    for file, each in saved.items():
+        each.save(folder / file)
+    return [f"{SAVED}/{file}" for file in saved]
 
 
 def _about(direction: Direction, more: Mapping[str, str]) -> Direction:
