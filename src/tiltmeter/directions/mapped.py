@@ -39,6 +39,7 @@ class Mapped:
     r2_shuffled: float
     at_edge: bool | None = None
     kl: float | None = None
+    kl_ridge: float | None = None
 
 
 def fit_map(
@@ -60,13 +61,9 @@ def fit_map(
     checked = fit_ridge if name == "stitch" else fit
     r2, shuffled = (cross_validate(source, each, checked, FOLDS, seed).r2 for each in (target, target[order]))
     found = fit(source, target)
-    return Mapped(
-        found.map,
-        r2,
-        shuffled,
-        found.at_edge if isinstance(found, RidgeFit) else None,
-        found.kl if isinstance(found, StitchFit) else None,
-    )
+    if isinstance(found, StitchFit):
+        return Mapped(found.map, r2, shuffled, kl=found.kl, kl_ridge=found.losses.held_out_before)
+    return Mapped(found.map, r2, shuffled, found.at_edge if isinstance(found, RidgeFit) else None)
 
 
 def _fits(

@@ -1,8 +1,7 @@
 """What is steered along in a target model: its own direction or a carried one, and the controls of each."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -39,7 +38,12 @@ class States:
         return None if self.benign is None else self.benign.mean(0) - self.base.mean(0)
 
 
-Draw = Callable[[int], Float[Tensor, "D k d"]]
+@dataclass(frozen=True)
+class Draws:
+    """How many random controls of each kind, and their seed."""
+
+    count: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Route:
     Attributes:
         source, target, way: names.
         rows: what is steered along: one direction, which is subtracted, or several, which are ablated.
-        drawn: kind of control -> so many draws of it.
+        drawn: kind of control -> its draws.
         given: other vectors by name.
     """
 
@@ -57,12 +61,12 @@ class Route:
     target: str
     way: str
     rows: Float[Tensor, "k d"]
-    drawn: Mapping[str, Draw]
+    drawn: Mapping[str, Float[Tensor, "D k d"]]
     given: Mapping[str, Float[Tensor, "k d"]] = field(default_factory=dict)
 
     def arm(self, number: int, block: str, dose: float) -> Arm:
-        """Its one arm, with a name of its own."""
-        return Arm((number,), (block,), dose, f"{self.source} to {self.target}, {self.way}: ")
+        """Its one arm. No other route has the same name, since no model's name holds a comma or a colon."""
+        return Arm((number,), (block,), dose, f"{self.target}: {self.source}, {self.way}: ")
 
     def edits(self, arm: Arm, along: Float[Tensor, "k d"] | None = None) -> Edits:
         """What is done to the target's block, along the route's rows or along a control's."""
@@ -70,73 +74,80 @@ class Route:
         change = _subtracted if len(self.rows) == 1 else ablation
         return {block: change(self.rows, along, arm.dose)}
 
-    def controls(self, arm: Arm, draws: int) -> list[Control]:
+    def controls(self, arm: Arm) -> list[Control]:
         """Every control."""
-        return [Control(kind, draw, self.edits(arm, along)) for kind, draw, along in self._vectors(draws)]
+        return [Control(kind, draw, self.edits(arm, along)) for kind, draw, along in self._vectors()]
 
-    def _vectors(self, draws: int) -> Iterator[tuple[str, int | None, Tensor]]:
-        for kind, draw in self.drawn.items():
-            yield from ((kind, number, along) for number, along in enumerate(draw(draws), start=1))
+    def _vectors(self) -> Iterator[tuple[str, int | None, Tensor]]:
+        for kind, draws in self.drawn.items():
+            yield from ((kind, number, along) for number, along in enumerate(draws, start=1))
         for name, along in self.given.items():
             yield name, None, along
 
 
-def own_route(name: str, states: States, seed: int) -> Route:
-    """Along the target's own direction."""
-    v = states.direction
-    drawn: dict[str, Draw] = {
-        "isotropic": lambda draws: controls.isotropic(v, draws, seed)[:, None],
-        "orthogonal": lambda draws: controls.orthogonal(v, draws, seed)[:, None],
-        "with the activations' covariance": lambda draws: controls.anisotropic(states.base, draws, seed)[:, None],
-        "permuted labels": lambda draws: controls.permuted_means(states.base, states.tuned, draws, seed)[:, None],
+def own_route(name: str, states: States, draws: Draws) -> Route:
+    """Along the target's own direction, with controls as in `steer`."""
+    v, benign = states.direction, states.benign_direction
+    drawn = {
+        "isotropic": controls.isotropic(v, draws.count, draws.seed),
+        "orthogonal": controls.orthogonal(v, draws.count, draws.seed),
+        "with the activations' covariance": controls.anisotropic(states.base, draws.count, draws.seed),
+        "permuted labels": controls.permuted_means(states.base, states.tuned, draws.count, draws.seed),
     }
-    benign = states.benign_direction
-    return Route(name, name, OWN, v[None], drawn, {} if benign is None else {"benign": benign[None]})
+    return Route(name, name, OWN, v[None], _one_by_one(drawn), {} if benign is None else {"benign": benign[None]})
 
 
-def carried_route(
-    names: tuple[str, str], source: States, target: States, found: LinearMap, seed: int, shuffles: bool
-) -> Route:
+def carried_route(names: tuple[str, str], source: States, target: States, found: LinearMap, draws: Draws) -> Route:
     """Along the source's direction, carried by a map between the base models' states.
+
+    A ridge map has one more control: the direction carried by ridge maps that were fitted to shuffled pairs of prompts.
 
     Args:
         names: of source and target.
-        shuffles: also carry it by maps that were fitted to shuffled pairs of prompts; ridge maps, whatever the map.
     """
-    v = source.direction
-    carried = found.carry(v[None])
-    drawn: dict[str, Draw] = {
-        "carried isotropic": lambda draws: found.carry(controls.isotropic(v, draws, seed))[:, None],
-        "carried orthogonal": lambda draws: found.carry(controls.orthogonal(v, draws, seed))[:, None],
-        "isotropic in the target": lambda draws: controls.isotropic(carried[0], draws, seed)[:, None],
+    v, benign = source.direction, source.benign_direction
+    carried = found.carry(v)
+    drawn = {
+        "carried isotropic": found.carry(controls.isotropic(v, draws.count, draws.seed)),
+        "carried orthogonal": found.carry(controls.orthogonal(v, draws.count, draws.seed)),
+        "isotropic in the target": controls.isotropic(carried, draws.count, draws.seed),
     }
-    if shuffles:
-        drawn["shuffled pairing"] = partial(_shuffled, source, target, seed)
-    benign = source.benign_direction
-    given = {} if benign is None else {"carried benign": found.carry(benign[None])}
-    return Route(*names, found.name, carried, drawn, given)
+    if found.name == "ridge":
+        drawn["shuffled pairing"] = _shuffled(source, target, draws)
+    given = {} if benign is None else {"carried benign": found.carry(benign)[None]}
+    return Route(*names, found.name, carried[None], _one_by_one(drawn), given)
 
 
 def span_route(
-    names: tuple[str, str], source: States, target: States, found: LinearMap | None, size: int, seed: int
+    names: tuple[str, str], source: States, target: States, found: LinearMap | None, size: int, draws: Draws
 ) -> Route:
-    """Along several directions at once: the source's leading ones, carried by a map; the target's own without one."""
-    span, width = leading_span(source.base, source.tuned, size), target.base.shape[1]
-    drawn: dict[str, Draw] = {"random span": lambda draws: random_span(size, width, draws, seed)}
+    """Along several directions at once: the source's leading ones, carried by a map; the target's own without one.
+
+    Raises:
+        InputError: more directions than the pairs' differences span, or than the map keeps apart.
+    """
+    width, span = target.base.shape[1], leading_span(source.base, source.tuned, size)
+    varying = controls.anisotropic(target.base, draws.count * size, draws.seed)
+    drawn = {
+        "random span": random_span(size, width, draws.count, draws.seed),
+        "span with the activations' covariance": varying.reshape(draws.count, size, width),
+    }
     if found is None:
         return Route(*names, f"span, {OWN}", span, drawn)
-    carry = partial(carry_span, found)
-    drawn["carried random span"] = lambda draws: torch.stack(
-        [carry(each) for each in random_span(size, source.base.shape[1], draws, seed + 1)]
-    )
-    return Route(*names, f"span, {found.name}", carry(span), drawn)
+    others = random_span(size, source.base.shape[1], draws.count, draws.seed + 1)
+    drawn["carried random span"] = torch.stack([carry_span(found, each) for each in others])
+    return Route(*names, f"span, {found.name}", carry_span(found, span), drawn)
 
 
-def _shuffled(source: States, target: States, seed: int, draws: int) -> Float[Tensor, "D k d"]:
+def _one_by_one(drawn: Mapping[str, Float[Tensor, "D d"]]) -> dict[str, Float[Tensor, "D 1 d"]]:
+    return {kind: vectors[:, None] for kind, vectors in drawn.items()}
+
+
+def _shuffled(source: States, target: States, draws: Draws) -> Float[Tensor, "D d"]:
     """The direction carried by ridge maps between states of prompts that do not belong together."""
-    generator, fitted = torch.Generator().manual_seed(seed), RidgeSource(source.base)
-    orders = [torch.randperm(len(target.base), generator=generator) for _ in range(draws)]
-    return torch.stack([fitted.fit(target.base[order]).map.carry(source.direction[None]) for order in orders])
+    generator, fitted = torch.Generator().manual_seed(draws.seed), RidgeSource(source.base)
+    orders = [torch.randperm(len(target.base), generator=generator) for _ in range(draws.count)]
+    return torch.stack([fitted.fit(target.base[order]).map.carry(source.direction) for order in orders])
 
 
 def _subtracted(rows: Float[Tensor, "1 d"], along: Float[Tensor, "1 d"] | None, dose: float) -> Edit:

@@ -1,72 +1,108 @@
 """Directions carried from each model to each other, from files to a run folder."""
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 
-from tiltmeter.activations.capture import prompts_only
-from tiltmeter.activations.hook_points import chosen_blocks
+from tiltmeter.activations.specificity import draws_needed
 from tiltmeter.behaviour.judges import Judge
 from tiltmeter.behaviour.outcomes import OUTCOMES
 from tiltmeter.directions.battery import Question, try_arms, wants_lower
 from tiltmeter.directions.captured import Capturing, Reading
 from tiltmeter.directions.experiment import Experiment, Material, Trial
-from tiltmeter.directions.mapped import Mapped, Place, fit_map
-from tiltmeter.directions.routes import Route, States, carried_route, own_route, span_route
-from tiltmeter.directions.transfer_record import Carried, Read, Walked, transfer_result
-from tiltmeter.directions.transfer_request import MapName, Subject, TransferRequest
+from tiltmeter.directions.mapped import Place, fit_map
+from tiltmeter.directions.routes import Draws, Route, States, carried_route, own_route, span_route
+from tiltmeter.directions.subjects import Outline, load_base, load_fine_tune, naming, outline, read_states
+from tiltmeter.directions.transfer_record import (
+    Carried,
+    Walked,
+    map_record,
+    subject_record,
+    transfer_result,
+    walked,
+)
+from tiltmeter.directions.transfer_request import TransferRequest
 from tiltmeter.errors import InputError
+from tiltmeter.judge.answers import Sets
 from tiltmeter.judge.record import answer_lines
-from tiltmeter.models import Model, load_model, load_tokenizer, load_tuned, local_folder
-from tiltmeter.requests import DTYPES, hash_files, load_named_prompts
+from tiltmeter.models import local_folder
+from tiltmeter.progress import track
+from tiltmeter.requests import hash_files, load_named_prompts
 from tiltmeter.runs.folder import RunFolder
 from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.results import Input
-from tiltmeter.runs.transfer_result import TransferResult
+from tiltmeter.runs.transfer_result import MapRecord, TransferResult
 
 FEWEST = 10  # common prompts
 
 
+@dataclass(frozen=True)
+class Plan:
+    """All that is steered along in one target, with the maps that carried it there."""
+
+    maps: Sequence[MapRecord]
+    routes: Sequence[Route]
+
+
 def run_transfer(request: TransferRequest, out: Path, judge: Judge) -> TransferResult:
     """Reads, fits, steers, judges, writes the run folder `out`; goes on with this very run where it was killed there.
+
+    Every direction and every control is made before anything is steered.
 
     Raises:
         InputError: any input that cannot be used, or `out` is no place for a run.
         NothingMeasuredError: the judge has no verdict on any prompt.
     """
     sources = request.sources
+    _check(request)
     common = list(dict.fromkeys(each for of_set in load_named_prompts(sources.common).values() for each in of_set))
+    _check_count(common)
     prompts = load_named_prompts(sources.prompts)
-    _check(request, common)
     with RunFolder(out) as run:
         inputs = _inputs(request)
+        outlines = [outline(name, each, common, request.carrying.block) for name, each in sources.models.items()]
         run.resume_or_start(request.record(inputs))
         capturing = Capturing(run, Reading("last", "output", request.carrying.batch_size))
         read = {
-            name: _read(request, capturing, f"model-{number}", subject, common)
-            for number, (name, subject) in enumerate(sources.models.items(), start=1)
+            each.name: read_states(request, capturing, f"model-{number}", each)
+            for number, each in enumerate(outlines, start=1)
         }
-        walked = [_walk(request, run, Material(prompts, {}), judge, read, name, common) for name in sources.models]
-        result = transfer_result(request, inputs, len(common), read, walked)
-        for_lines = {key: answer for each in walked for key, answer in each.experiment.answers.items()}
-        verdicts = {key: verdict for each in walked for key, verdict in each.experiment.verdicts.items()}
+        plans = [_plan(request, each, read) for each in outlines]
+        walks = [
+            _walk(request, run, prompts, judge, each, read[each.name], plan)
+            for each, plan in zip(outlines, plans, strict=True)
+        ]
+        result = transfer_result(request, inputs, outlines, prompts, walks)
+        for_lines = {key: answer for walk in walks for key, answer in walk.answers.items()}
+        verdicts = {key: verdict for walk in walks for key, verdict in walk.judged.verdicts.items()}
         run.write_lines("answers", answer_lines(for_lines, {judge.name: verdicts}))
         run.write_result(result)
     return result
 
 
-def _check(request: TransferRequest, common: list[str]) -> None:
-    models = request.sources.models
+def _check(request: TransferRequest) -> None:
+    models, carrying = request.sources.models, request.carrying
     if len(models) < 2:
         raise InputError(f"expected two models or more, got {len(models)}")
+    for name in models:
+        if not name or "," in name or ":" in name:  # which stand between the parts of a trial's name
+            raise InputError(f"{name}: expected a name without comma or colon")
     if request.gate.outcome not in OUTCOMES:
         raise InputError(f"--outcome: expected one of {', '.join(OUTCOMES)}, got {request.gate.outcome}")
-    if len(set(request.carrying.maps)) < len(request.carrying.maps):
-        raise InputError(f"--map: given twice among {', '.join(request.carrying.maps)}")
+    if len(set(carrying.maps)) < len(carrying.maps):
+        raise InputError(f"--map: given twice among {', '.join(carrying.maps)}")
+    if not 0 < carrying.dose < math.inf:
+        raise InputError(f"--dose: expected a number above 0, got {carrying.dose:g}")
+    if not request.sources.prompts:
+        raise InputError("expected at least one --prompts FILE")
+
+
+def _check_count(common: Sequence[str]) -> None:
     if len(common) < FEWEST:
         raise InputError(f"--common: expected at least {FEWEST} different prompts, got {len(common)}")
-    for subject in models.values():
-        load_tokenizer(local_folder(subject.base))
 
 
 def _inputs(request: TransferRequest) -> list[Input]:
@@ -79,80 +115,58 @@ def _inputs(request: TransferRequest) -> list[Input]:
     return [*models, *hash_files({"common": request.sources.common, "prompts": request.sources.prompts})]
 
 
-def _read(request: TransferRequest, capturing: Capturing, label: str, subject: Subject, common: list[str]) -> Read:
-    base = _load_base(request, subject)
-    texts = prompts_only(base, common)
-    (block,) = chosen_blocks(base, [request.carrying.block])
-    loaders: dict[str, Callable[[], Model]] = {
-        "base": lambda: base,
-        "tuned": partial(_load_tuned, request, subject, subject.tuned),
-    }
-    if subject.benign is not None:
-        loaders["benign"] = partial(_load_tuned, request, subject, subject.benign)
-    found = {
-        role: capturing.read(f"{label}-{role}", load, texts, [block]).per_prompt(block)
-        for role, load in loaders.items()
-    }
-    return Read(subject, States(**found), list(base.blocks).index(block), block)
+def _plan(request: TransferRequest, target: Outline, read: Mapping[str, States]) -> Plan:
+    """Every route to one target, in the order in which they are tried."""
+    name, own, size = target.name, read[target.name], request.carrying.span
+    draws = Draws(request.gate.draws or draws_needed(1), request.seed)
+    with naming(name):
+        routes = [own_route(name, own, draws)]
+        routes += [span_route((name, name), own, own, None, size, draws)] if size else []
+    place = cache(partial(_place, request, target))
+    pairs = list(product((source for source in read if source != name), request.carrying.maps))
+    maps = []
+    for source, kind in track(pairs, f"maps to {name}", len(pairs)):
+        names, states = (source, name), read[source]
+        with naming(f"{source} to {name}, {kind}"):
+            found = fit_map(kind, states.base, own.base, place, request.seed)
+            maps.append(map_record(names, states, own, found, request.seed))
+            routes.append(carried_route(names, states, own, found.map, draws))
+            routes += [span_route(names, states, own, found.map, size, draws)] if size else []
+    return Plan(maps, routes)
 
 
 def _walk(
     request: TransferRequest,
     run: RunFolder,
-    material: Material,
+    prompts: Sets,
     judge: Judge,
-    read: Mapping[str, Read],
-    name: str,
-    common: list[str],
+    target: Outline,
+    states: States,
+    plan: Plan,
 ) -> Walked:
     """Everything that is tried on one target."""
-    target, how = read[name], request.carrying
-    plain, tuned = f"{name}: base", f"{name}: tuned"
-    load = cache(partial(_load_tuned, request, target.subject, target.subject.tuned))
-    experiment = Experiment(run, load, material, judge, request.answering, how.where, "output")
-    experiment.ask([Trial(plain, {})], watched=False, load=partial(_load_base, request, target.subject))
-    experiment.ask([Trial(tuned, {})], watched=False)
-    question = Question(request.gate.outcome, wants_lower(request.gate.outcome, adds=False), tuned, request.seed)
-    place = cache(partial(_place, request, target, common))
-    maps = {
-        (source, kind): fit_map(kind, read[source].states.base, target.states.base, place, request.seed)
-        for source in read
-        for kind in how.maps
-        if source != name
-    }
-    carried = []
-    for route in _routes(request, read, name, maps):
-        arm = route.arm(target.number, target.block, how.dose)
-        tried = try_arms(experiment, question, {arm: route.edits(arm)}, route.controls, request.gate.draws)
-        carried.append(Carried(route, arm, tried))
-    return Walked(name, experiment, question, maps, carried)
+    subject, outcome = target.subject, request.gate.outcome
+    plain = f"{target.name}: tuned"
+    load = partial(load_fine_tune, request, subject, subject.tuned)
+    material = Material(prompts, {})
+    experiment = Experiment(run, load, material, judge, request.answering, request.carrying.where, "output")
+    experiment.ask([Trial(f"{target.name}: base", {})], watched=False, load=partial(load_base, request, subject))
+    experiment.ask([Trial(plain, {})], watched=False)
+    question = Question(outcome, wants_lower(outcome, adds=False), plain, request.seed)
+    carried = [_try(request, experiment, question, target, route) for route in plan.routes]
+    return walked(subject_record(target, states, experiment, question), experiment, question, plan.maps, carried)
 
 
-def _routes(
-    request: TransferRequest, read: Mapping[str, Read], name: str, maps: Mapping[tuple[str, MapName], Mapped]
-) -> Iterator[Route]:
-    own, size, seed = read[name].states, request.carrying.span, request.seed
-    yield own_route(name, own, seed)
-    if size:
-        yield span_route((name, name), own, own, None, size, seed)
-    for (source, kind), found in maps.items():
-        names, states = (source, name), read[source].states
-        yield carried_route(names, states, own, found.map, seed, shuffles=kind == "ridge")
-        if size:
-            yield span_route(names, states, own, found.map, size, seed)
+def _try(
+    request: TransferRequest, experiment: Experiment, question: Question, target: Outline, route: Route
+) -> Carried:
+    """One route, which is a battery of its own."""
+    arm = route.arm(target.number, target.block, request.carrying.dose)
+    tried = try_arms(
+        experiment, question, {arm: route.edits(arm)}, lambda each, _: route.controls(each), request.gate.draws
+    )
+    return Carried(route, arm, tried)
 
 
-def _place(request: TransferRequest, target: Read, common: list[str]) -> Place:
-    base = _load_base(request, target.subject)
-    return Place(base, prompts_only(base, common), target.block)
-
-
-def _load_base(request: TransferRequest, subject: Subject) -> Model:
-    answering = request.answering
-    return load_model(local_folder(subject.base), DTYPES[answering.dtype], answering.device)
-
-
-def _load_tuned(request: TransferRequest, subject: Subject, tuned: str) -> Model:
-    answering = request.answering
-    base, folder = local_folder(subject.base), local_folder(tuned)
-    return load_tuned(base, folder, DTYPES[answering.dtype], answering.device)
+def _place(request: TransferRequest, target: Outline) -> Place:
+    return Place(load_base(request, target.subject), target.texts, target.block)

@@ -32,13 +32,15 @@ class MapRecord(Record):
     """One map between the base models' states on the common prompts.
 
     Attributes:
-        r2: held out, over folds of prompts; `r2_shuffled` with the pairs of prompts shuffled, its control.
+        r2: held out, over folds of prompts; `r2_shuffled` with the pairs of prompts shuffled, its control. Of "stitch":
+            those of the ridge map that its training begins from.
         cosine: of the carried direction with the target's own.
         random_cosine: 95th percentile of |cosine| over carried random directions.
         effective_rank: (sum s_i^2)^2 / sum s_i^4 of the map's singular values.
         norm_ratio: length of the carried direction over that of the target's own.
         penalty_at_edge: the ridge penalty is the smallest or largest of those tried; null for other maps.
-        kl: from the target to itself with stitched states, held out; null for other maps.
+        kl: from the target to itself with stitched states, held out, in nats; `kl_ridge` with those of the ridge map
+            that training began from; null for other maps.
     """
 
     source: str
@@ -52,6 +54,7 @@ class MapRecord(Record):
     norm_ratio: float
     penalty_at_edge: bool | None = None
     kl: float | None = None
+    kl_ridge: float | None = None
 
 
 class RouteRecord(Record):
@@ -99,6 +102,7 @@ class TransferResult(Result):
 
     Attributes:
         outcome: what is to change, and which way that is wanted.
+        span: how many directions are carried at once besides; 0 for none.
         draws: of each random kind; 0 where no route had an effect to compare.
         common: different prompts that maps and directions were made from.
         routes: every ordered pair of models, the diagonal included, in every way.
@@ -109,6 +113,7 @@ class TransferResult(Result):
     wanted: Literal["lower", "higher"]
     dose: float
     where: Literal["last", "prompt", "all"]
+    span: int = 0
     draws: int
     common: int
     models: dict[str, SubjectRecord]
