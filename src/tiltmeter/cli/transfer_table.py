@@ -9,7 +9,7 @@ from rich.table import Table
 from tiltmeter.cli.tables import WIDTH, next_step, safe
 from tiltmeter.report.judge_wording import TITLES, value
 from tiltmeter.report.steer_verdict import WORDS
-from tiltmeter.report.transfer_verdict import cautions, findings, matrix, ways
+from tiltmeter.report.transfer_verdict import cautions, findings, matrix, title_of, ways
 from tiltmeter.report.wording import figure
 from tiltmeter.runs.transfer_result import TransferResult
 
@@ -56,7 +56,8 @@ def _maps(result: TransferResult) -> Table:
 
 
 def _matrix(result: TransferResult, way: str) -> Table:
-    title = safe(f"effect on {TITLES[result.outcome]}, from rows to columns, by {way}; own direction on the diagonal")
+    by = title_of(result, way)
+    title = safe(f"effect on {TITLES[result.outcome]}, from rows to columns, by {by}; own direction on the diagonal")
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), title=title, title_justify="left")
     table.add_column("from", overflow="fold")
     for name in (*result.models, "gives"):

@@ -1,17 +1,24 @@
 """What a matrix of transfers shows, in plain sentences: no more than its routes hold."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from tiltmeter.report.judge_wording import change
-from tiltmeter.report.steer_verdict import KINDS, WORDS
+from tiltmeter.report.steer_verdict import KINDS, MANY_MISSING
 from tiltmeter.report.verdict import FEW_EXAMPLES as FEW
 from tiltmeter.report.verdict import Verdict
-from tiltmeter.report.wording import listed
+from tiltmeter.report.wording import listed, share
 from tiltmeter.runs.steer_result import SteerVerdict
 from tiltmeter.runs.transfer_result import RouteRecord, TransferResult
 
-ORDER: tuple[SteerVerdict, ...] = ("specific", "not specific", "none", "broke")
+NAMES = {"own": "own", "ridge": "ridge", "procrustes": "Procrustes", "cca": "CCA", "stitch": "stitching"}
+# The verdict of one route, and of several.
+SAID: Mapping[SteerVerdict, tuple[str, str]] = {
+    "specific": ("is specific", "are specific"),
+    "not specific": ("is causal but not specific", "are causal but not specific"),
+    "none": ("has no effect", "have no effect"),
+    "broke": ("broke the model", "broke the model"),
+}
 
 
 def ways(result: TransferResult) -> list[str]:
@@ -19,13 +26,24 @@ def ways(result: TransferResult) -> list[str]:
     return list(dict.fromkeys(route.way for route in result.routes if route.source != route.target))
 
 
+def own_way(way: str) -> str:
+    """The way within a model that belongs to a way between models."""
+    return "span, own" if way.startswith("span") else "own"
+
+
+def title_of(result: TransferResult, way: str) -> str:
+    """A way in words."""
+    _, several, name = way.rpartition("span, ")
+    title = NAMES.get(name, name)
+    return f"{title}, {result.span or 'several'} directions at once" if several else title
+
+
 def matrix(result: TransferResult, way: str) -> dict[tuple[str, str], RouteRecord]:
     """Routes of one way by source and target; on the diagonal those along a model's own direction."""
-    own = "span, own" if way.startswith("span") else "own"
     return {
         (route.source, route.target): route
         for route in result.routes
-        if route.way == (own if route.source == route.target else way)
+        if route.way == (own_way(way) if route.source == route.target else way)
     }
 
 
@@ -33,29 +51,53 @@ def findings(result: TransferResult) -> list[Verdict]:
     """Within models, and across them by each way."""
     within = [route for route in result.routes if route.way == "own"]
     across = {way: [route for route in result.routes if route.way == way] for way in ways(result)}
-    return [_counted("Within a model", within), *(_counted(f"Across, {way}", routes) for way, routes in across.items())]
+    return [
+        _counted(result, "Within a model", within),
+        *(_counted(result, f"Across by {title_of(result, way)}", routes) for way, routes in across.items()),
+    ]
 
 
 def cautions(result: TransferResult) -> list[str]:
     """What a reader must know besides."""
-    return [*_maps(result), *_few(result), *result.warnings]
+    return [*_maps(result), *_few(result), *_missing(result), *result.warnings]
 
 
-def best(result: TransferResult, way: str) -> str:
-    """The largest effect of a way, in words."""
-    routes = [route for route in matrix(result, way).values() if route.source != route.target and route.effect]
-    if not routes:
-        return "no answer has a verdict"
-    route = max(routes, key=lambda each: each.effect.mean if each.effect else 0.0)
-    assert route.effect is not None
-    return f"{route.source} to {route.target}: {change(result.outcome, route.effect)}"
+def counted(routes: Sequence[RouteRecord]) -> str:
+    """How many routes have which verdict.
+
+    >>> route = RouteRecord.model_construct
+    >>> counted([route(verdict="none"), route(verdict="specific"), route(verdict="none")])
+    'of 3 routes, 1 is specific and 2 have no effect'
+    >>> counted([route(verdict="broke")] * 2), counted([route(verdict="none")])
+    ('all 2 routes broke the model', 'the one route has no effect')
+    """
+    found = _found(Counter(route.verdict for route in routes))
+    if len(found) == 1:
+        one, more = SAID[found[0][0]]
+        return f"the one route {one}" if len(routes) == 1 else f"all {len(routes)} routes {more}"
+    said = [f"{count} {SAID[verdict][count > 1]}" for verdict, count in found]
+    return f"of {len(routes)} routes, {listed(said)}"
 
 
-def _counted(tag: str, routes: list[RouteRecord]) -> Verdict:
-    counts = Counter(route.verdict for route in routes)
-    said = [f"{counts[verdict]} {WORDS[verdict].lower()}" for verdict in ORDER if counts[verdict]]
-    first = next(verdict for verdict in ORDER if counts[verdict])
-    return Verdict(KINDS[first], tag, f"of {len(routes)} routes {listed(said)}.")
+def _found(counts: Mapping[SteerVerdict, int]) -> list[tuple[SteerVerdict, int]]:
+    """From the strongest verdict to the weakest."""
+    return [(verdict, counts[verdict]) for verdict in SAID if verdict in counts]
+
+
+def _counted(result: TransferResult, tag: str, routes: Sequence[RouteRecord]) -> Verdict:
+    first = _found(Counter(route.verdict for route in routes))[0][0]
+    text = counted(routes)
+    return Verdict(KINDS[first], tag, f"{text[0].upper()}{text[1:]}. {_largest(result, routes)}")
+
+
+def _largest(result: TransferResult, routes: Sequence[RouteRecord]) -> str:
+    """The largest effect of those that did not break the model."""
+    known = [(route.effect, route) for route in routes if route.effect is not None and route.verdict != "broke"]
+    if not known:
+        return "No route has an effect to speak of."
+    effect, route = max(known, key=lambda pair: pair[0].mean)
+    place = route.target if route.source == route.target else f"{route.source} to {route.target}"
+    return f"Largest effect: {change(result.outcome, effect)}, {place}."
 
 
 def _maps(result: TransferResult) -> Iterator[str]:
@@ -75,3 +117,14 @@ def _few(result: TransferResult) -> Iterator[str]:
     for name, entry in result.sets.items():
         if entry.different < FEW:
             yield f"{name}: {entry.different} prompts are few, whatever the number of answers to each"
+
+
+def _missing(result: TransferResult) -> Iterator[str]:
+    judge = result.judge
+    if judge.canaries_failed:
+        yield (
+            f"{judge.name} was wrong about {judge.canaries_failed} of {judge.canaries} answers of known worth: its "
+            "verdicts are not to be trusted before that is explained"
+        )
+    if judge.verdicts and judge.failures / judge.verdicts > MANY_MISSING:
+        yield f"{judge.name} has no verdict on {share(judge.failures / judge.verdicts)} of the answers"

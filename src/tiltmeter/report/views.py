@@ -16,6 +16,7 @@ from tiltmeter.report.judge import judge_view
 from tiltmeter.report.ranking import ranking_view
 from tiltmeter.report.spectrum import spectrum_view
 from tiltmeter.report.steer import steer_view
+from tiltmeter.report.transfer import transfer_view
 from tiltmeter.report.tune import tune_view
 from tiltmeter.report.verdict import Verdict, cautions, correlation, judge_demo, judge_skill
 from tiltmeter.runs.manifest import check_name
@@ -185,5 +186,6 @@ VIEWS: dict[str, Callable[[Path, str, Any], View]] = {
     "rank-examples": ranking_view,
     "spectrum": spectrum_view,
     "steer": steer_view,
+    "transfer": transfer_view,
     "tune": tune_view,
 }
