@@ -1,5 +1,7 @@
 """Hidden states against transformers' own, and against one text at a time."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -124,12 +126,19 @@ def test_answers_need_completions() -> None:
         capture(model, encoded(model)[:3], chosen_blocks(model), "answer")
 
 
-def test_states_that_are_not_finite_are_named() -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_states_that_are_not_finite_are_named(value: float) -> None:
     model = tiny.model("llama")
     first, last = chosen_blocks(model)
-    poison = {first: lambda states: torch.full_like(states, torch.nan)}
-    with visiting(model, poison), pytest.raises(InputError, match=r"layers\.0: the hidden state of text \d is NaN"):
-        capture(model, encoded(model), [first, last])
+    texts = encoded(model)
+    longest = max(range(len(texts)), key=lambda row: len(texts[row].ids))  # the first row of its batch
+
+    def poison(states: Tensor) -> Tensor:
+        return states.index_put((torch.tensor(0), torch.tensor(-1), torch.tensor(3)), torch.tensor(value))
+
+    message = rf"layers\.0: the hidden state of text {longest + 1} is NaN or Inf"
+    with visiting(model, {first: poison}), pytest.raises(InputError, match=message):
+        capture(model, texts, [first, last])
 
 
 def test_blocks_by_number() -> None:
