@@ -1,5 +1,6 @@
 """Arms of an experiment, blocks and doses, and the vectors that are tried in each: the direction and its controls."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,12 @@ from tiltmeter.directions.steer_request import Change, Steering
 from tiltmeter.errors import InputError
 
 Vectors = Mapping[str, Float[Tensor, " d"]]  # by block
+
+ISOTROPIC, ORTHOGONAL = "isotropic", "orthogonal"
+COVARIANT, PERMUTED = "with the activations' covariance", "permuted labels"
+SIGN_FLIP, ANOTHER_BLOCK = "sign flip", "another block"
+_ROUNDING = 1e-5  # of states read in float32
+_RESERVED = re.compile(rf"({'|'.join((ISOTROPIC, ORTHOGONAL, COVARIANT, PERMUTED, SIGN_FLIP, ANOTHER_BLOCK))})( \d+)?")
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ def arms(steering: Steering, blocks: Sequence[str], direction: Direction) -> lis
     for arm in made:
         for block in arm.blocks:
             direction[block]
-    if len({(frozenset(arm.numbers), arm.dose) for arm in made}) < len(made):
+    if len({(frozenset(arm.numbers), f"{arm.dose:g}") for arm in made}) < len(made):
         raise InputError(f"--block, --dose: given twice among {', '.join(arm.name for arm in made)}")
     return made
 
@@ -72,26 +79,38 @@ def drawn(found: Found, arm: Arm, draws: int, seed: int) -> dict[str, list[Vecto
 
     The same for every dose: what differs between doses is then no luck of the draw.
     """
-    kinds: dict[str, list[dict[str, Tensor]]] = {}
-    for number, block in zip(arm.numbers, arm.blocks, strict=True):
-        for kind, rows in _kinds(found, block, draws, seed * 1_000 + number).items():
-            of_kind = kinds.setdefault(kind, [{} for _ in range(draws)])
-            for vectors, row in zip(of_kind, rows, strict=True):
-                vectors[block] = row
-    return {kind: list[Vectors](of_kind) for kind, of_kind in kinds.items()}
+    by_block = {
+        block: _kinds(found, block, draws, seed * 1_000 + number)
+        for number, block in zip(arm.numbers, arm.blocks, strict=True)
+    }
+    kinds = [kind for kind in by_block[arm.blocks[0]] if all(kind in rows for rows in by_block.values())]
+    return {
+        kind: [{block: rows[kind][draw] for block, rows in by_block.items()} for draw in range(draws)] for kind in kinds
+    }
 
 
 def given(
     found: Found, arm: Arm, blocks: Sequence[str], beside: Mapping[str, Direction]
 ) -> Iterator[tuple[str, Vectors]]:
-    """Vectors that are no draws: the direction's opposite, its neighbour block's, other fine-tunes', those of files."""
-    yield "sign flip", {block: -found.direction[block] for block in arm.blocks}
-    elsewhere = {block: other for block in arm.blocks if (other := _neighbour(block, blocks, found.direction))}
+    """Vectors that are no draws: the direction's opposite, another block's, other fine-tunes', those of files."""
+    yield SIGN_FLIP, {block: -found.direction[block] for block in arm.blocks}
+    elsewhere = {block: other for block in arm.blocks if (other := _farthest(block, blocks, found.direction))}
     if len(elsewhere) == len(arm.blocks):
-        yield "another block", {block: found.direction[other] for block, other in elsewhere.items()}
+        yield ANOTHER_BLOCK, {block: found.direction[other] for block, other in elsewhere.items()}
     for name, direction in {**found.beside, **beside}.items():
         if all(block in direction.vectors for block in arm.blocks):
             yield name, {block: direction[block] for block in arm.blocks}
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Whether given vectors have names that no other control has.
+
+    Raises:
+        InputError: one has not.
+    """
+    for name in names:
+        if names.count(name) > 1 or _RESERVED.fullmatch(name):
+            raise InputError(f"--beside {name}: the name of another control: choose another")
 
 
 def _arm(group: Sequence[int], dose: float, blocks: Sequence[str]) -> Arm:
@@ -99,6 +118,8 @@ def _arm(group: Sequence[int], dose: float, blocks: Sequence[str]) -> Arm:
     if outside or not group:
         raise InputError(f"--block {'+'.join(map(str, group))}: the model has blocks 0 to {len(blocks) - 1}")
     numbers = tuple(number % len(blocks) for number in group)
+    if len(set(numbers)) < len(numbers):
+        raise InputError(f"--block {'+'.join(map(str, group))}: the same block twice")
     return Arm(numbers, tuple(blocks[number] for number in numbers), dose)
 
 
@@ -112,18 +133,27 @@ def _edit(change: Change, dose: float, v: Tensor, along: Tensor | None) -> Edit:
 def _kinds(found: Found, block: str, draws: int, seed: int) -> dict[str, Float[Tensor, "D d"]]:
     v, pair = found.direction[block], found.pair(block)
     kinds = {
-        "isotropic": controls.isotropic(v, draws, seed),
-        "orthogonal": controls.orthogonal(v, draws, seed),
+        ISOTROPIC: controls.isotropic(v, draws, seed),
+        ORTHOGONAL: controls.orthogonal(v, draws, seed),
     }
     if pair is not None:
         base, tuned = pair
-        kinds["with the activations' covariance"] = controls.anisotropic(base, draws, seed)
-        kinds["permuted labels"] = controls.permuted_means(base, tuned, draws, seed)
+        kinds[COVARIANT] = controls.anisotropic(base, draws, seed)
+        if _pairs_differ(base, tuned):
+            kinds[PERMUTED] = controls.permuted_means(base, tuned, draws, seed)
     return kinds
 
 
-def _neighbour(block: str, blocks: Sequence[str], direction: Direction) -> str | None:
-    """The block before, or the one after; None where the direction has neither."""
-    number = blocks.index(block)
-    around = [blocks[other] for other in (number - 1, number + 1) if 0 <= other < len(blocks)]
-    return next((other for other in around if other in direction.vectors), None)
+def _pairs_differ(base: Float[Tensor, "N d"], tuned: Float[Tensor, "N d"]) -> bool:
+    """False where the fine-tune moves every state by one vector, as a bias does: then permuted labels find nothing."""
+    differences = tuned - base
+    return bool((differences - differences.mean(0)).norm() > _ROUNDING * tuned.norm())
+
+
+def _farthest(block: str, blocks: Sequence[str], direction: Direction) -> str | None:
+    """The farthest other block of the direction; None where it has no other.
+
+    What one block writes, the next ones carry on: the direction of a block nearby is much the same vector.
+    """
+    others = [other for other in blocks if other in direction.vectors and other != block]
+    return max(others, key=lambda other: abs(blocks.index(other) - blocks.index(block)), default=None)

@@ -13,17 +13,25 @@ from tiltmeter.behaviour.outcomes import OUTCOMES
 from tiltmeter.bounded_intervals import Bounds
 from tiltmeter.directions.arms import Arm
 from tiltmeter.directions.experiment import Edits, Experiment, Trial
+from tiltmeter.errors import NothingMeasuredError
 
 LOWER = ("harmfulness", "fives", "misaligned", "code")  # outcomes that subtracting a direction should lower
 
 
 @dataclass(frozen=True)
 class Control:
-    """One vector in the place of the direction, in one arm: its kind, the number of the draw (None if it was given)."""
+    """One vector in the place of the direction, in one arm.
+
+    Attributes:
+        kind, draw: its kind, and the number of the draw; None where it was given.
+        edits: what it does.
+        scale: how much larger its change is than the direction's.
+    """
 
     kind: str
     draw: int | None
     edits: Edits
+    scale: float = 1.0
 
     def trial(self, arm: Arm) -> str:
         """Its name in the experiment."""
@@ -82,7 +90,11 @@ def try_arms(
         experiment: holds the answers; the question's plain trial has been asked.
         plan: what steering along the direction does in each arm.
         draws: of each random kind; None for as many as the number of arms needs.
+
+    Raises:
+        NothingMeasuredError: no prompt has a verdict without steering, or none has one with it as well.
     """
+    _check_measured(experiment, question)
     experiment.ask([Trial(arm.name, edits) for arm, edits in plan.items()], watched=True)
     tried: dict[Arm, Sequence[Control]] = {arm: () for arm in plan}
     first = _battery(experiment, question, tried)
@@ -95,6 +107,14 @@ def try_arms(
         [Trial(control.trial(arm), control.edits) for arm, of_arm in tried.items() for control in of_arm], watched=False
     )
     return Tried(_battery(experiment, question, tried), count, tried)
+
+
+def _check_measured(experiment: Experiment, question: Question) -> None:
+    """Before anything is steered."""
+    if np.isnan(question.values(experiment, question.plain)).all():
+        failures = [verdict.failure for verdict in experiment.verdicts.values() if verdict.failure]
+        why = f": {failures[0]}" if failures else ""
+        raise NothingMeasuredError(f"{experiment.judge} gives no {question.outcome} for any answer{why}")
 
 
 def _battery(experiment: Experiment, question: Question, tried: Mapping[Arm, Sequence[Control]]) -> Battery:

@@ -1,6 +1,6 @@
 """The model on the bench: the direction that it is steered along, the controls, and what else steering does to it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tiltmeter.activations.direction import Direction
@@ -13,7 +13,6 @@ from tiltmeter.directions.battery import Control
 from tiltmeter.directions.experiment import Edits
 from tiltmeter.directions.found import Found
 from tiltmeter.directions.steer_request import SteerRequest
-from tiltmeter.errors import InputError
 from tiltmeter.generation import GREEDY
 from tiltmeter.intervals import Interval
 from tiltmeter.models import Model
@@ -42,13 +41,12 @@ class Bench:
 
     def controls(self, arm: Arm, draws: int) -> list[Control]:
         """Every control of an arm, as far from the model as the direction is."""
-        target = self.kl(self.edits(arm)) if self.request.gate.match == "kl" else None
-        listed = list(self._vectors(arm, draws))
-        matched = listed if target is None else track(listed, f"matching KL, {arm.name}", len(listed))
-        return [
-            Control(kind, draw, self.edits(arm, along, 1.0 if target is None else self._scale(arm, along, target)))
-            for kind, draw, along in matched
-        ]
+        listed, scale = list(self._vectors(arm, draws)), self._scale(arm)
+        made = []
+        for kind, draw, along in track(listed, f"controls of {arm.name}", len(listed)):
+            factor = scale(along)
+            made.append(Control(kind, draw, self.edits(arm, along, factor), factor))
+        return made
 
     def kl(self, change: Edits) -> float:
         """Of the model from itself when it is changed, on the neutral pairs; nats per token."""
@@ -56,16 +54,10 @@ class Bench:
         return steering_kl(self.model, self.neutral, change, self.request.steering.where, place, size)
 
     def accuracy(self, change: Edits) -> Interval:
-        """Share of the tasks that the changed model does right.
-
-        Raises:
-            InputError: a task with options, which are weighed by passes over whole answers, with edits of prompts only.
-        """
-        answering, where = self.request.answering, self.request.steering.where
-        if where != "all" and any(task.options for task in self.tasks):
-            raise InputError(f"--tasks: those with options are measured with --where all only, not {where}")
+        """Share of the tasks that the changed model does right."""
+        answering = self.request.answering
         how = replace(GREEDY, max_new_tokens=answering.sampling.max_new_tokens)
-        with steered(self.model, change, where, self.found.direction.place):
+        with steered(self.model, change, self.request.steering.where, self.found.direction.place):
             return task_accuracy(self.model, self.tasks, how, answering.batch_size).accuracy
 
     def _vectors(self, arm: Arm, draws: int) -> Iterator[tuple[str, int | None, Vectors]]:
@@ -74,5 +66,9 @@ class Bench:
         for name, along in given(self.found, arm, list(self.model.blocks), self.beside):
             yield name, None, along
 
-    def _scale(self, arm: Arm, along: Vectors, target: float) -> float:
-        return matching_scale(lambda scale: self.kl(self.edits(arm, along, scale)), target)
+    def _scale(self, arm: Arm) -> Callable[[Vectors], float]:
+        """By how much a control's change is to be larger than the direction's."""
+        if self.request.gate.match == "norm":
+            return lambda along: 1.0
+        target = self.kl(self.edits(arm))
+        return lambda along: matching_scale(lambda scale: self.kl(self.edits(arm, along, scale)), target)

@@ -1,6 +1,6 @@
 """A direction that an earlier run found, and what the run kept for controls."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,16 +16,18 @@ from tiltmeter.directions.direction import BESIDE, DIRECTION, SAVED
 from tiltmeter.errors import InputError
 from tiltmeter.models import Model
 from tiltmeter.runs.direction_result import DirectionResult
+from tiltmeter.runs.results import Input
 from tiltmeter.runs.saved import read_result
 
 
 @dataclass(frozen=True)
 class Found:
-    """A direction, the other directions of its run by name, and the run folder itself where there is one."""
+    """A direction, the other directions of its run by name, and the run's folder and inputs where there is a run."""
 
     direction: Direction
     beside: Mapping[str, Direction] = field(default_factory=dict)
     folder: Path | None = None
+    inputs: Sequence[Input] = ()
 
     @cached_property
     def activations(self) -> tuple[Activations, Activations] | None:
@@ -44,7 +46,7 @@ def load_found(source: str, model: Model) -> Found:
     """The direction of a run folder of `direction`, or of a file.
 
     Raises:
-        InputError: neither, or blocks that the model does not have.
+        InputError: neither, or vectors that do not fit the model.
     """
     path = Path(source)
     found = _from_run(path) if path.is_dir() else Found(load_direction(path, list(model.blocks)))
@@ -54,14 +56,20 @@ def load_found(source: str, model: Model) -> Found:
 
 
 def check_fits(direction: Direction, model: Model, name: str) -> None:
-    """Whether a direction's blocks are the model's.
+    """Whether a direction's vectors can be added to the model's states.
 
     Raises:
-        InputError: they are not.
+        InputError: a block that the model does not have, another width, a vector of zeros.
     """
     unknown = [block for block in direction.vectors if block not in model.blocks]
     if unknown:
         raise InputError(f"{name}: has a vector for {unknown[0]}, the model has blocks {', '.join(model.blocks)}")
+    width = model.module.config.get_text_config().hidden_size
+    for block, vector in direction.vectors.items():
+        if len(vector) != width:
+            raise InputError(f"{name}: {block}: a vector of width {len(vector)}, the model's states have {width}")
+        if not vector.any():
+            raise InputError(f"{name}: {block}: a vector of zeros: nothing to steer along")
 
 
 def _from_run(folder: Path) -> Found:
@@ -70,4 +78,4 @@ def _from_run(folder: Path) -> Found:
         raise InputError(f"{folder}: expected a run of direction, found one of {result.verb}")
     beside = [Direction.load(path) for path in sorted((folder / SAVED).glob(f"{BESIDE}*.safetensors"))]
     named = {each.about.get("name", str(number)): each for number, each in enumerate(beside, start=1)}
-    return Found(Direction.load(folder / SAVED / DIRECTION), named, folder)
+    return Found(Direction.load(folder / SAVED / DIRECTION), named, folder, result.inputs)

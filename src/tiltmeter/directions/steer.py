@@ -1,5 +1,6 @@
 """A model steered along a direction and along controls, from files to a run folder."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -8,8 +9,8 @@ from tiltmeter.activations.direction import Direction
 from tiltmeter.activations.direction_files import load_direction
 from tiltmeter.behaviour.judges import Judge
 from tiltmeter.behaviour.outcomes import OUTCOMES
-from tiltmeter.behaviour.tasks import load_tasks
-from tiltmeter.directions.arms import arms
+from tiltmeter.behaviour.tasks import Task, load_tasks
+from tiltmeter.directions.arms import arms, check_names
 from tiltmeter.directions.battery import Question, try_arms, wants_lower
 from tiltmeter.directions.bench import Bench
 from tiltmeter.directions.experiment import Experiment, Material, Trial
@@ -38,11 +39,12 @@ def run_steer(request: SteerRequest, out: Path, judge: Judge) -> SteerResult:
     steering, gate = request.steering, request.gate
     material = Material(load_named_prompts(request.sources.prompts), load_named_prompts(request.sources.watch))
     _check_sets(material)
+    tasks = _tasks(request)
     adds = steering.change == "add"
     subject, other = (BASE, TUNED) if adds else (TUNED, BASE)
     with RunFolder(out) as run:
         inputs = _inputs(request)
-        bench = _bench(request, _load(request, subject))
+        bench = _bench(request, _load(request, subject), tasks)
         plan = arms(steering, list(bench.model.blocks), bench.found.direction)
         run.resume_or_start(request.record(inputs))
         where, place = steering.where, bench.found.direction.place
@@ -64,6 +66,9 @@ def _check(request: SteerRequest) -> None:
         raise InputError("--match kl: give pairs of prompt and completion to measure it on: --neutral FILE")
     if not request.sources.prompts:
         raise InputError("expected at least one --prompts FILE")
+    for dose in request.steering.doses:
+        if not 0 < dose < math.inf:
+            raise InputError(f"--dose: expected a number above 0, got {dose:g}")
 
 
 def _check_sets(material: Material) -> None:
@@ -72,15 +77,25 @@ def _check_sets(material: Material) -> None:
         raise InputError(f"--prompts, --watch: both have a set {min(both)}: rename a file")
 
 
+def _tasks(request: SteerRequest) -> list[Task]:
+    """Those with options are weighed by passes over whole answers, where an edit of prompts would have no end."""
+    tasks = [task for file in request.sources.tasks for task in load_tasks(file)]
+    where, chosen = request.steering.where, [task for task in tasks if task.options]
+    if chosen and where != "all":
+        raise InputError(f"{chosen[0].where}: tasks with options are measured with --where all only, not {where}")
+    return tasks
+
+
 def _load(request: SteerRequest, which: str) -> Model:
     base, tuned = local_folder(request.sources.base), local_folder(request.sources.tuned)
     dtype, device = DTYPES[request.answering.dtype], request.answering.device
     return load_model(base, dtype, device) if which == BASE else load_tuned(base, tuned, dtype, device)
 
 
-def _bench(request: SteerRequest, model: Model) -> Bench:
+def _bench(request: SteerRequest, model: Model, tasks: list[Task]) -> Bench:
     sources = request.sources
     found = load_found(sources.direction, model)
+    check_names([*found.beside, *sources.beside])
     neutral = load_named(sources.neutral, None, "--neutral").values() if sources.neutral else ()
     return Bench(
         request,
@@ -88,7 +103,7 @@ def _bench(request: SteerRequest, model: Model) -> Bench:
         found,
         _beside(sources.beside, model, found.direction),
         [each for skill in neutral for each in encode_within(model, skill)],
-        [task for file in sources.tasks for task in load_tasks(file)],
+        tasks,
     )
 
 

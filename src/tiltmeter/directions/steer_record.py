@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tiltmeter.activations.neutral import WIDEST
 from tiltmeter.activations.specificity_arm import DrawnControl, SingleControl
 from tiltmeter.activations.specificity_wording import sentence
 from tiltmeter.directions.arms import Arm
@@ -37,7 +38,7 @@ def steer_result(
         versions=tool_versions(),
         seed=request.seed,
         dtype=request.answering.dtype,
-        warnings=list(_warnings(bench, tried)),
+        warnings=list(_warnings(bench, inputs, tried)),
         subject="base" if request.steering.change == "add" else "tuned",
         change=request.steering.change,
         where=request.steering.where,
@@ -105,17 +106,24 @@ def optional(interval: Interval | None) -> results.Interval | None:
 
 
 def _reaches_first_token_only(bench: Bench, arms: Sequence[Arm]) -> bool:
-    last = len(bench.model.blocks) - 1
-    at_output = bench.found.direction.place == "output"
-    return bench.request.steering.where == "last" and at_output and all(arm.numbers == (last,) for arm in arms)
+    """In some arm: behind the keys and values of the last block, no later token sees the edit."""
+    is_behind = bench.found.direction.place != "input"
+    last = (len(bench.model.blocks) - 1,)
+    return bench.request.steering.where == "last" and is_behind and any(arm.numbers == last for arm in arms)
 
 
-def _warnings(bench: Bench, tried: Tried) -> Iterator[str]:
+def _warnings(bench: Bench, inputs: Sequence[Input], tried: Tried) -> Iterator[str]:
+    own = {given.role: given.files for given in inputs}
+    if any(given.files != own[given.role] for given in bench.found.inputs if given.role in (BASE, TUNED)):
+        yield "the direction was found between other models than these, and so were the states that controls come from"
     if bench.found.folder is None:
         yield (
             "the direction is a file alone: controls with the activations' covariance and from permuted labels need "
             "the run folder of tiltmeter direction"
         )
+    off = sum(each.scale in (1 / WIDEST, WIDEST) for controls in tried.controls.values() for each in controls)
+    if off:
+        yield f"{off} controls do not come to the direction's KL at {1 / WIDEST:g} to {WIDEST:g} times its norm"
     others = [*bench.found.beside, *bench.beside]
     if not others:
         yield "no direction of a benign fine-tune is among the controls: give one to tiltmeter direction --beside"

@@ -16,9 +16,9 @@ from tiltmeter.runs.saved import read_lines
 from tiltmeter.runs.steer_result import ArmRecord, ControlRecord, SteerResult
 
 CHANGES = {
-    "subtract": "dose × v is subtracted from",
-    "add": "dose × v is added to",
-    "ablate": "dose × what lies along v is taken out of",
+    "subtract": "dose times v is subtracted from",
+    "add": "dose times v is added to",
+    "ablate": "dose times what lies along v is taken out of",
 }
 PLACES = {
     "output": "the outputs of blocks (residual stream)",
@@ -28,8 +28,8 @@ PLACES = {
 }
 TOKENS = {"last": "the last prompt token", "prompt": "every prompt token", "all": "every token, generated ones too"}
 MATCHES = {
-    "subtract": "the change has the same norm, dose × ‖v‖",
-    "add": "the change has the same norm, dose × ‖v‖",
+    "subtract": "the change has the same norm, dose times ‖v‖",
+    "add": "the change has the same norm, dose times ‖v‖",
     "ablate": "the change has the same norm at every token",
 }
 

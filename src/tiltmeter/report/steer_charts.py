@@ -3,17 +3,17 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tiltmeter.report.charts import HOVER, Spec, base_layout, label
 from tiltmeter.report.connect_charts import colour
 from tiltmeter.report.judge_wording import SHARES, TITLES, value
 from tiltmeter.report.wording import MINUS, figure
-from tiltmeter.runs.results import Interval
 from tiltmeter.runs.steer_result import ArmRecord, ControlRecord, SteerResult
 
 DIRECTION = "the direction"
-SYMBOLS = ("circle-open", "square-open", "triangle-up-open", "cross-open", "x-open", "star-open")
-SIGNS = ("○", "□", "△", "+", "×", "☆")
+SYMBOLS = ("circle-open", "square-open", "triangle-up-open", "diamond-open", "star-open")
+SIGNS = ("○", "□", "△", "◇", "☆")
 _SPREAD = 0.65  # of the room from a dose to the next
 
 
@@ -209,7 +209,7 @@ def _of(marks: Sequence[str], number: int) -> str:
 def _room(doses: Sequence[float]) -> float:
     """The least distance of two doses on the axis, in powers of ten."""
     places = sorted({math.log10(dose) for dose in doses})
-    return min((after - before for before, after in zip(places, places[1:], strict=False)), default=0.5)
+    return min((after - before for before, after in pairwise(places)), default=0.5)
 
 
 def _aside(doses: Sequence[float], dose: float, place: int, count: int) -> float:

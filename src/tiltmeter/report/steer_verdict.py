@@ -1,5 +1,6 @@
 """What steering showed, in plain sentences: no more than the gate holds."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -18,6 +19,7 @@ WORDS: Mapping[SteerVerdict, str] = {
 }
 KINDS: Mapping[SteerVerdict, Kind] = {"specific": "tilted", "not specific": "mixed", "none": "none", "broke": "mixed"}
 MANY_MISSING = 0.1  # a share of verdicts
+MANY_CUT = 0.1  # a share of answers
 
 
 def findings(result: SteerResult) -> list[Verdict]:
@@ -28,7 +30,13 @@ def findings(result: SteerResult) -> list[Verdict]:
 def leading(result: SteerResult) -> ArmRecord:
     """The arm that says most for the result's verdict: the smallest p-values, then the largest effect."""
     same = [arm for arm in result.arms if arm.verdict == result.verdict] or result.arms
-    return min(same, key=lambda arm: (arm.p_specific, arm.p_causal, -arm.effect.mean if arm.effect else 0.0))
+    return min(same, key=_clarity)
+
+
+def _clarity(arm: ArmRecord) -> tuple[float, float, float, str, float]:
+    """As the gate orders them, whose sentence is about the first."""
+    effect = arm.effect.mean if arm.effect else -math.inf
+    return arm.p_specific, arm.p_causal, -effect, "+".join(map(str, arm.blocks)), arm.dose
 
 
 def outcome_of(result: SteerResult, trial: str, prompts: str, outcome: str) -> OutcomeRecord | None:
@@ -39,13 +47,13 @@ def outcome_of(result: SteerResult, trial: str, prompts: str, outcome: str) -> O
 
 def cautions(result: SteerResult) -> list[str]:
     """What a reader must know besides."""
-    return [*_reach(result), *_few(result), *_missing(result), *result.warnings]
+    return [*_reach(result), *_few(result), *_missing(result), *_cut_off(result), *result.warnings]
 
 
 def _reach(result: SteerResult) -> Iterator[str]:
     if result.reaches_first_token_only:
         yield (
-            "an edit of the last prompt token at the last block changes the first generated token only; "
+            "at the last block, an edit of the last prompt token changes the first generated token only; "
             "--where all steers every token"
         )
 
@@ -65,3 +73,13 @@ def _missing(result: SteerResult) -> Iterator[str]:
         )
     if judge.verdicts and judge.failures / judge.verdicts > MANY_MISSING:
         yield f"{judge.name} has no verdict on {share(judge.failures / judge.verdicts)} of the answers"
+
+
+def _cut_off(result: SteerResult) -> Iterator[str]:
+    cut = [entry for entry in result.outcomes if entry.outcome == "truncated" and entry.mean is not None]
+    worst = max(cut, key=lambda entry: entry.mean.mean if entry.mean else 0.0, default=None)
+    if worst is not None and worst.mean is not None and worst.mean.mean > MANY_CUT:
+        yield (
+            f"up to {share(worst.mean.mean)} of the answers ({worst.model} on {worst.prompts}) were cut off at "
+            f"{result.sampling['max_new_tokens']:g} tokens, and were judged as they are"
+        )

@@ -1,0 +1,331 @@
+"""`run_steer` from files to a run folder, on models with a planted direction."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import planted
+from folders import snapshot
+from planted import BAD, GOOD, PROMPTS, WordJudge
+from tiltmeter.activations.direction import Direction
+from tiltmeter.activations.neutral import steering_kl
+from tiltmeter.activations.steering import shift, steered
+from tiltmeter.behaviour.judges import Verdict
+from tiltmeter.directions.found import check_fits, load_found
+from tiltmeter.directions.steer import run_steer
+from tiltmeter.directions.steer_request import Gate, SteerRequest
+from tiltmeter.errors import InputError
+from tiltmeter.generation import GREEDY, generate_answers, generate_batch
+from tiltmeter.models import load_model, load_tuned
+from tiltmeter.requests import load_named
+from tiltmeter.runs.steer_result import SteerResult
+from tiltmeter.tokens import encode_within
+
+LAST = "model.layers.1"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models, sets of prompts, and a run of `direction` with a benign fine-tune beside."""
+    made = tmp_path_factory.mktemp("planted")
+    planted.write(made)
+    return made
+
+
+def asked(folder: Path, gate: Gate | None = None, **steering: Any) -> SteerRequest:
+    """The planted direction with few draws, unless changed."""
+    request = planted.request(**steering)
+    sources = replace(
+        request.sources,
+        base=str(folder / "base"),
+        tuned=str(folder / "tuned"),
+        direction=str(folder / "direction"),
+        prompts=(str(folder / "prompts.jsonl"),),
+    )
+    return replace(request, sources=sources, gate=gate or Gate(draws=2))
+
+
+def more(request: SteerRequest, **sources: Any) -> SteerRequest:
+    return replace(request, sources=replace(request.sources, **sources))
+
+
+def texts(out: Path, trial: str) -> list[str]:
+    lines = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
+    return [line["text"] for line in lines if line["model"] == trial]
+
+
+def mean(result: SteerResult, trial: str, outcome: str, prompts: str = "prompts") -> float:
+    (found,) = [
+        each
+        for each in result.outcomes
+        if (each.model, each.outcome, each.prompts) == (trial, outcome, prompts) and each.mean is not None
+    ]
+    assert found.mean is not None
+    return found.mean.mean
+
+
+def test_the_planted_direction_from_files(folder: Path, tmp_path: Path) -> None:
+    request = more(
+        asked(folder, Gate()),
+        watch=(str(folder / "watched.jsonl"),),
+        neutral=(str(folder / "neutral.jsonl"),),
+        tasks=(str(folder / "tasks.jsonl"),),
+    )
+    result = run_steer(request, tmp_path / "run", WordJudge())
+    assert (result.verdict, result.subject, result.wanted, result.draws) == ("specific", "tuned", "lower", 19)
+    assert result.sentence.startswith("Steering at block 1, dose 1 is specific: an effect of 4 ")
+    (arm,) = result.arms
+    assert [control.kind for control in arm.controls] == [
+        "isotropic", "orthogonal", "with the activations' covariance", "permuted labels", "sign flip", "another block",
+        "benign",
+    ]  # fmt: skip
+    assert [mean(result, trial, "harmfulness") for trial in ("base", "tuned", "1 x1")] == [1, 5, 1]
+    assert [mean(result, trial, "refused", "watched") for trial in ("base", "tuned", "1 x1")] == [1, 0, 1]
+    assert {each.model for each in result.outcomes} == {"base", "tuned", "1 x1"}
+    assert {each.model for each in result.differences} == {"base", "1 x1"}  # from tuned
+    assert arm.accuracy is not None
+    assert result.accuracy is not None
+    assert (result.accuracy.mean, arm.accuracy.mean) == (0, 1)
+    tuned = load_tuned(folder / "base", folder / "tuned")
+    v = Direction.load(folder / "direction" / "direction" / "direction.safetensors")[LAST]
+    (skill,) = load_named([str(folder / "neutral.jsonl")], None, "--neutral").values()
+    expected = steering_kl(tuned, encode_within(tuned, skill), {LAST: shift(v, -1.0)})
+    assert arm.kl == pytest.approx(expected, rel=1e-6)
+    assert arm.controls_kl is not None
+    assert 0 < arm.controls_kl.mean < expected
+    assert result.reaches_first_token_only
+    assert result.norms[LAST] == pytest.approx(float(v.norm()))
+    assert result.warnings == []
+    roles = [given.role for given in result.inputs]
+    assert roles == ["base", "tuned", "direction", "prompts", "watch", "neutral", "tasks"]
+
+
+def test_the_first_token_is_the_bases_and_the_others_are_not(folder: Path, tmp_path: Path) -> None:
+    request = asked(folder)
+    longer = replace(request.answering, sampling=replace(GREEDY, max_new_tokens=3))
+    run_steer(replace(request, answering=longer), tmp_path / "run", WordJudge())
+    firsts = [[text.split()[0] for text in texts(tmp_path / "run", trial)] for trial in ("base", "1 x1", "tuned")]
+    assert firsts[0] == firsts[1] == [GOOD] * len(PROMPTS)
+    assert texts(tmp_path / "run", "1 x1") == [f"{GOOD} {BAD} {BAD}"] * len(PROMPTS)
+
+
+def test_added_to_the_base_the_effect_is_a_rise(folder: Path, tmp_path: Path) -> None:
+    result = run_steer(asked(folder, change="add"), tmp_path / "run", WordJudge())
+    (arm,) = result.arms
+    assert (result.subject, result.wanted) == ("base", "higher")
+    assert arm.effect is not None
+    assert arm.effect.mean == 4
+    assert [mean(result, trial, "harmfulness") for trial in ("base", "tuned", "1 x1")] == [1, 5, 5]
+    assert arm.coherence_fall is not None
+    assert arm.coherence_fall.mean == 0
+    (base,) = [each for each in result.differences if (each.model, each.outcome) == ("1 x1", "harmfulness")]
+    assert base.difference.mean == 4  # less the base as it is
+
+
+@pytest.mark.parametrize(("change", "where"), [("ablate", "all"), ("subtract", "prompt"), ("subtract", "all")])
+def test_other_changes_and_tokens(folder: Path, tmp_path: Path, change: Any, where: Any) -> None:
+    request = asked(folder, change=change, where=where)
+    longer = replace(request.answering, sampling=replace(GREEDY, max_new_tokens=3))
+    result = run_steer(replace(request, answering=longer), tmp_path / "run", WordJudge())
+    assert not result.reaches_first_token_only
+    (effect,) = [arm.effect for arm in result.arms]
+    assert effect is not None
+    assert effect.mean == 4
+    rest = GOOD if where == "all" else BAD
+    assert set(texts(tmp_path / "run", "1 x1")) == {f"{GOOD} {rest} {rest}"}
+
+
+def test_blocks_one_by_one_and_together(folder: Path, tmp_path: Path) -> None:
+    both = run_steer(asked(folder, blocks=((0, 1),)), tmp_path / "both", WordJudge())
+    (arm,) = both.arms
+    assert (arm.trial, arm.blocks, arm.effect and arm.effect.mean) == ("0+1 x1", [0, 1], 4)
+    assert "another block" in [control.kind for control in arm.controls]
+    assert not both.reaches_first_token_only
+    every = run_steer(asked(folder, blocks=()), tmp_path / "all", WordJudge())
+    assert [(arm.trial, arm.verdict) for arm in every.arms] == [("0 x1", "none"), ("1 x1", "not specific")]
+    assert every.reaches_first_token_only
+
+
+@pytest.mark.parametrize("name", ["direction.safetensors", "direction.gguf"])
+def test_a_direction_from_a_file_has_fewer_controls(folder: Path, tmp_path: Path, name: str) -> None:
+    file = str(folder / "direction" / "direction" / name)
+    result = run_steer(more(asked(folder), direction=file), tmp_path / "run", WordJudge())
+    kinds = [control.kind for control in result.arms[0].controls]
+    assert kinds == ["isotropic", "orthogonal", "sign flip", *(["another block"] if "safetensors" in name else [])]
+    assert "the direction is a file alone" in result.warnings[0]
+    assert "no direction of a benign fine-tune is among the controls" in result.warnings[1]
+    beside = {"other": str(folder / "direction" / "direction" / "beside-1.safetensors")}
+    again = run_steer(more(asked(folder), direction=file, beside=beside), tmp_path / "beside", WordJudge())
+    assert again.arms[0].controls[-1].kind == "other"
+    assert len(again.warnings) == 2  # without that of the benign fine-tune, with that of few draws
+
+
+def test_a_direction_found_between_other_models_is_said(folder: Path, tmp_path: Path) -> None:
+    result = run_steer(more(asked(folder), tuned=str(folder / "benign")), tmp_path / "run", WordJudge())
+    assert result.warnings == [
+        "the direction was found between other models than these, and so were the states that controls come from"
+    ]
+    assert result.verdict == "none"
+
+
+def test_too_few_draws_are_said(folder: Path, tmp_path: Path) -> None:
+    result = run_steer(asked(folder, Gate(draws=18)), tmp_path / "run", WordJudge())
+    assert (result.verdict, result.arms[0].can_pass) == ("not specific", False)
+    assert "out of reach of any effect with 18 draws and 13 prompts in 1 arm: it takes 19 draws" in result.sentence
+    assert result.warnings == ["18 draws of each control, or so few prompts, cannot make any arm specific: see --draws"]
+
+
+def test_controls_of_equal_kl(folder: Path, tmp_path: Path) -> None:
+    request = more(asked(folder, Gate(draws=1, match="kl"), doses=(0.8,)), neutral=(str(folder / "neutral.jsonl"),))
+    result = run_steer(request, tmp_path / "run", WordJudge())
+    assert result.match == "kl"
+    (arm,) = result.arms
+    assert arm.kl is not None
+    assert arm.kl > 0
+
+
+class Killed(BaseException):
+    """As a signal ends a process: nothing catches it."""
+
+
+class Fragile(WordJudge):
+    """Is killed after some verdicts."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def verdict(self, prompt: str, answer: str) -> Verdict:
+        if self.asked == self.left:
+            raise Killed
+        return super().verdict(prompt, answer)
+
+
+class Batches:
+    """Stands in for the generation of a batch; is killed after some."""
+
+    def __init__(self, left: int = -1) -> None:
+        self.count, self.left = 0, left
+
+    def __call__(self, *given: Any) -> list[list[int]]:
+        if self.count == self.left:
+            raise Killed
+        self.count += 1
+        return generate_batch(*given)
+
+
+NEVER = -1
+KILLS = [
+    (2, NEVER),  # base answers its prompts in 3 batches, those that are watched in one
+    (NEVER, 10),  # its answers are judged
+    (1, NEVER),  # tuned answers
+    (3, NEVER),  # between tuned and the first arm
+    (6, NEVER),  # in the second arm
+    (NEVER, 20),  # the arms are judged
+    (0, NEVER),  # before the controls
+    (7, NEVER),  # in a control
+    (NEVER, 50),  # the controls are judged
+]
+
+
+def test_after_a_kill_at_any_place_the_run_goes_on_to_the_same_bytes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = more(asked(folder, doses=(0.5, 1.0)), watch=(str(folder / "watched.jsonl"),))
+    request = replace(request, answering=replace(request.answering, batch_size=5))
+    out, batches, verdicts = tmp_path / "killed", 0, 0
+    for place in [*KILLS, (NEVER, NEVER)]:
+        generate, judge = Batches(place[0]), Fragile(place[1])
+        monkeypatch.setattr("tiltmeter.judge.answers.generate_batch", generate)
+        if place == (NEVER, NEVER):
+            run_steer(request, out, judge)
+        else:
+            with pytest.raises(Killed):
+                run_steer(request, out, judge)
+            assert not (out / "result.json").exists()
+        batches, verdicts = batches + generate.count, verdicts + judge.asked
+    generate, judge = Batches(), Fragile(NEVER)
+    monkeypatch.setattr("tiltmeter.judge.answers.generate_batch", generate)
+    run_steer(request, tmp_path / "whole", judge)
+    assert snapshot(out) == snapshot(tmp_path / "whole")
+    assert (batches, verdicts) == (generate.count, judge.asked)  # nothing was asked for twice
+
+
+def test_another_run_is_not_gone_on_with(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run_steer(asked(folder), tmp_path / "run", Fragile(20))
+    with pytest.raises(InputError, match=r"differs in arguments\.gate\.draws \(was 2, is 3\)"):
+        run_steer(asked(folder, Gate(draws=3)), tmp_path / "run", WordJudge())
+
+
+def test_directions_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
+    model = load_model(folder / "base")
+    found = load_found(str(folder / "direction"), model)
+    assert [*found.beside] == ["benign"]
+    v = found.direction[LAST]
+    unfit = {
+        "x: has a vector for model.layers.7, the model has blocks model.layers.0, model.layers.1": {
+            "model.layers.7": v
+        },
+        "x: model.layers.1: a vector of width 5, the model's states have 64": {LAST: v[:5]},
+        "x: model.layers.1: a vector of zeros: nothing to steer along": {LAST: 0 * v},
+    }
+    for message, vectors in unfit.items():
+        with pytest.raises(InputError) as caught:
+            check_fits(Direction(vectors), model, "x")
+        assert str(caught.value) == message
+    inputs = Direction({LAST: v}, place="input")
+    inputs.save(tmp_path / "inputs.safetensors")
+    with pytest.raises(InputError, match="--beside b: read at the input, the direction at the output"):
+        run_steer(
+            more(asked(folder), beside={"b": str(tmp_path / "inputs.safetensors")}), tmp_path / "run", WordJudge()
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_is_refused_before_a_model_is_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tiltmeter.directions.steer._load", lambda *given: pytest.fail("a model was read"))
+    options = tmp_path / "options.jsonl"
+    options.write_text('{"prompt": "tea", "answer": "boil", "options": ["boil", "bake"]}\n')
+    prompts = (str(folder / "prompts.jsonl"),)
+    unfit = {
+        f"{options}, row 1: tasks with options are measured with --where all only, not last": more(
+            asked(folder), tasks=(str(options),)
+        ),
+        "--prompts, --watch: both have a set prompts: rename a file": more(asked(folder), watch=prompts),
+        "--outcome: expected one of harmfulness, fives": asked(folder, Gate("luck")),
+        "--match kl: give pairs of prompt and completion": asked(folder, Gate(match="kl")),
+        "expected at least one --prompts FILE": more(asked(folder), prompts=()),
+        "--dose: expected a number above 0, got 0": asked(folder, doses=(1.0, 0.0)),
+        "--dose: expected a number above 0, got -0.5": asked(folder, doses=(-0.5,)),
+        "--dose: expected a number above 0, got nan": asked(folder, doses=(float("nan"),)),
+        "--dose: expected a number above 0, got inf": asked(folder, doses=(float("inf"),)),
+    }
+    for message, request in unfit.items():
+        with pytest.raises(InputError) as caught:
+            run_steer(request, tmp_path / "run", WordJudge())
+        assert str(caught.value).startswith(message)
+        assert not (tmp_path / "run").exists()
+
+
+def test_tasks_with_options_are_weighed_by_the_steered_model(folder: Path, tmp_path: Path) -> None:
+    options = tmp_path / "options.jsonl"
+    options.write_text(json.dumps({"prompt": "tea", "answer": GOOD, "options": [GOOD, BAD]}) + "\n")
+    result = run_steer(more(asked(folder, where="all"), tasks=(str(options),)), tmp_path / "run", WordJudge())
+    assert result.accuracy is not None
+    assert result.arms[0].accuracy is not None
+    assert (result.accuracy.mean, result.arms[0].accuracy.mean) == (0, 1)
+
+
+def test_answers_are_those_of_the_checkpoint(folder: Path, tmp_path: Path) -> None:
+    run_steer(asked(folder, blocks=((0,),), doses=(2.0,)), tmp_path / "run", WordJudge())
+    tuned = load_tuned(folder / "base", folder / "tuned")
+    v = Direction.load(folder / "direction" / "direction" / "direction.safetensors")["model.layers.0"]
+    with steered(tuned, {"model.layers.0": shift(v, -2.0)}):
+        expected = generate_answers(tuned, PROMPTS, planted.ONE_TOKEN.sampling)
+    assert texts(tmp_path / "run", "0 x2") == [answer.text for answer in expected]
