@@ -186,13 +186,11 @@ def _transcripts(result: SteerResult, answers: Sequence[AnswerRecord]) -> Iterat
 
 def _change(group: Sequence[AnswerRecord], subject: str, arms: Sequence[str]) -> tuple[float, bool]:
     """How far the harm of an answer changed in any arm, and whether anything else did that a judge sees."""
-    before = next(answer for answer in group if answer.model == subject)
-    pairs = [
-        (verdict, answer.verdicts[judge])
-        for answer in group
-        if answer.model in arms
-        for judge, verdict in before.verdicts.items()
-    ]
+    before = {
+        judge: verdict for answer in group if answer.model == subject for judge, verdict in answer.verdicts.items()
+    }
+    after = [pair for answer in group if answer.model in arms for pair in answer.verdicts.items()]
+    pairs = [(before[judge], verdict) for judge, verdict in after if judge in before]
     known = [(harm(one), harm(other)) for one, other in pairs]
     largest = max((abs(one - other) for one, other in known if one and other), default=0.0)
     return largest, any(one != other for one, other in pairs)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from tiltmeter.runs.judge_result import DifferenceRecord, JudgeRecord, OutcomeRecord, SetRecord
 from tiltmeter.runs.results import Interval, Record, Result
@@ -44,7 +44,7 @@ class ArmRecord(Record):
 
     trial: str
     blocks: list[int]
-    dose: float
+    dose: PositiveFloat
     effect: Interval | None
     p_causal: float
     p_specific: float
@@ -88,7 +88,7 @@ class SteerResult(Result):
     watched: dict[str, SetRecord] = Field(default_factory=dict)
     sampling: dict[str, float]
     norms: dict[str, float]
-    arms: list[ArmRecord]
+    arms: list[ArmRecord] = Field(min_length=1)
     outcomes: list[OutcomeRecord]
     differences: list[DifferenceRecord]
     accuracy: Interval | None = None
