@@ -72,6 +72,7 @@ def direction_result(**changes: Any) -> DirectionResult:
         "repeated": 0,
         "folds": 5,
         "permutations": 499,
+        "best_p": 0.002,
         "draws": 100,
         "place": "output",
         "tokens": "last",

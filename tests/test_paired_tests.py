@@ -30,6 +30,10 @@ def test_no_difference_at_all() -> None:
     assert sign_flip_test(np.zeros(9)) == 1
 
 
+def test_one_difference_says_nothing() -> None:
+    assert sign_flip_test(np.array([3.0])) == 1
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [  # R: p.adjust(x, "holm")

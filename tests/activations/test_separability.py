@@ -12,7 +12,7 @@ from torch import Tensor
 from tiltmeter.activations.folds import assign_folds
 from tiltmeter.activations.held_out import Projections, cross_fitted_interval
 from tiltmeter.activations.probes import difference_in_means, logistic_probe, principal_component
-from tiltmeter.activations.separability import separability, separation
+from tiltmeter.activations.separability import best_p, separability, separation
 from tiltmeter.errors import InputError
 from tiltmeter.intervals import mean_interval
 
@@ -83,6 +83,23 @@ def test_p_counts_explicit_swaps_within_pairs(prompts: int, width: int) -> None:
 
     assert 1 / 20 < expected < 1
     assert separability(base, tuned, permutations=19).p == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_best_of_several_blocks_is_compared_with_the_best_under_the_same_swaps() -> None:
+    found = [separability(*pairs(30, 40, shift, seed), permutations=99) for seed, shift in enumerate((0, 1, 0))]
+    largest = [max(null) for null in zip(*(each.null for each in found), strict=True)]
+    assert found[1].null[0] == pytest.approx(found[1].auroc.mean)
+    assert best_p(found) == sum(value >= largest[0] for value in largest) / 100
+    assert best_p(found) >= min(each.p for each in found)
+    assert best_p(found[:1]) == found[0].p
+
+
+def test_the_best_of_many_blocks_of_noise_is_seldom_called_more_than_chance() -> None:
+    by_chance = [
+        best_p([separability(*pairs(12, 20, 0, 100 * draw + block), permutations=19) for block in range(6)])
+        for draw in range(60)
+    ]
+    assert sum(p <= 0.05 for p in by_chance) <= stats.binom(60, 0.05).ppf(0.999)
 
 
 @pytest.mark.parametrize("probe", PROBES)

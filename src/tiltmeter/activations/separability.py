@@ -1,6 +1,7 @@
 """How well a direction separates base from tuned activations on prompts that it was not found on."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from tiltmeter.activations.folds import Folds, assign_folds, checked_pairs
 from tiltmeter.activations.held_out import Projections, correct
 from tiltmeter.activations.probes import Probe, difference_in_means
-from tiltmeter.activations.swaps import swap_p_value
+from tiltmeter.activations.swaps import p_value, swap_null
 from tiltmeter.errors import InputError
 from tiltmeter.intervals import Interval
 
@@ -38,17 +39,33 @@ class Separation:
     d_prime: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Separability(Separation):
     """The separation by the difference in means v, with the null of swaps within pairs.
 
     Attributes:
         norm: `||v||` over all prompts, in units of the activations.
-        p: chance of an AUROC as large where base and tuned differ by chance only.
+        null: AUROC without swaps, and with each; see `swap_null`.
     """
 
     norm: float
-    p: float
+    null: Float[NDArray[Any], " P"] = field(repr=False)
+
+    @property
+    def p(self) -> float:
+        """Chance of an AUROC as large where base and tuned differ by chance only."""
+        return p_value(self.null)
+
+
+def best_p(found: Sequence[Separability]) -> float:
+    """The p-value of the largest AUROC over blocks, against the largest under the same swaps in every block.
+
+    Args:
+        found: of the same prompts, with the same permutations and seed.
+
+    Source: maximum statistic, Westfall and Young (1993).
+    """
+    return p_value(np.max([each.null for each in found], axis=0))
 
 
 def separability(
@@ -76,8 +93,8 @@ def separability(
     fold = assign_folds(len(base), folds, seed)
     found = _separation(base, tuned, difference_in_means, fold, name)
     norm = float(difference_in_means(base, tuned).norm())
-    p = swap_p_value(base, tuned, fold, permutations, seed)
-    return Separability(found.in_sample, found.held_out, found.auroc, found.d_prime, norm, p)
+    null = swap_null(base, tuned, fold, permutations, seed)
+    return Separability(found.in_sample, found.held_out, found.auroc, found.d_prime, norm, null)
 
 
 def separation(

@@ -11,20 +11,30 @@ from tiltmeter.activations.folds import Folds
 from tiltmeter.activations.held_out import placements
 
 
-def swap_p_value(
+def swap_null(
     base: Float[Tensor, "N d"], tuned: Float[Tensor, "N d"], fold: Folds, permutations: int, seed: int = 0
-) -> float:
-    """`p = (1 + #{AUROC* >= AUROC}) / (1 + P)` over P random swaps of base and tuned within each pair, folds kept.
+) -> Float[NDArray[Any], " P"]:
+    """The cross-fitted AUROC of the difference in means, as it is and under random swaps within pairs.
 
-    AUROC is the cross-fitted one of the difference in means. If nothing but chance tells the two models apart,
-    P(p <= a) <= a exactly, for any a.
+    A swap makes base tuned and tuned base. Folds are kept. The same seed gives the same swaps for every block of a model, so that the largest AUROC over blocks
+    has a null of its own.
 
-    Source: permutation test of the directions study, made cross-fitted; the 1 as in Phipson and Smyth (2010).
+    Returns:
+        P = 1 + permutations values, the first without swaps.
+
+    Source: permutation test of the directions study, made cross-fitted.
     """
     signs = np.random.default_rng((seed, 1)).choice([-1.0, 1.0], size=(permutations + 1, len(fold)))
     signs[0] = 1
-    found = swapped_auroc(base, tuned, fold, signs)
-    return float((found >= found[0]).mean())
+    return swapped_auroc(base, tuned, fold, signs)
+
+
+def p_value(null: Float[NDArray[Any], " P"]) -> float:
+    """`(1 + #{as large as the first}) / P`: at most any a with probability at most a, where only chance is at work.
+
+    Source: Phipson and Smyth (2010).
+    """
+    return float((null >= null[0]).mean())
 
 
 def swapped_auroc(

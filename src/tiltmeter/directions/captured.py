@@ -56,7 +56,7 @@ class Capturing:
     def read(
         self, name: str, load: Callable[[], Model], encoded: Sequence[Encoded], blocks: Sequence[str]
     ) -> Activations:
-        """One model's activations; it is not loaded where every shard is there already.
+        """One model's activations, their mean over each text's tokens; not loaded where every shard is there already.
 
         Args:
             name: of the files: letters, digits and dashes of the caller's own.
@@ -68,13 +68,13 @@ class Capturing:
         missing = [shard for shard in shards if not self._is_whole(shard)]
         if missing:
             self._read_missing(load(), encoded, blocks, {shards.index(shard): shard for shard in missing})
-        return gathered(_load(self._folder / shard) for shard in shards)
+        return gathered(_averaged(_load(self._folder / shard)) for shard in shards)
 
     @property
     def _texts(self) -> int:
-        """Texts of a shard: whole batches."""
+        """Texts of a shard: whole batches; one where every token of a text is kept."""
         size = self._reading.batch_size
-        return max(1, SHARD // size) * size
+        return size * (max(1, SHARD // size) if self._reading.tokens == "last" else 1)
 
     def _is_whole(self, shard: str) -> bool:
         path = self._folder / shard
@@ -96,7 +96,7 @@ class Capturing:
 
 
 def read_activations(folder: Path, name: str) -> Activations:
-    """Activations that a finished run kept, by the name that `Capturing.read` gave them.
+    """Activations that a finished run kept, a row per text, by the name that `Capturing.read` gave them.
 
     Raises:
         InputError: none there, or files that do not hold what they should.
@@ -104,7 +104,14 @@ def read_activations(folder: Path, name: str) -> Activations:
     shards = sorted((folder / FOLDER).glob(f"{name}-*.safetensors"))
     if not shards:
         raise InputError(f"{folder / FOLDER}: holds no activations {name!r}")
-    return gathered(_load(shard) for shard in shards)
+    return gathered(_averaged(_load(shard)) for shard in shards)
+
+
+def _averaged(found: Activations) -> Activations:
+    """A row per text."""
+    texts = found.rows.unique()
+    means = {block: found.per_prompt(block)[texts] for block in found.states}
+    return Activations(means, texts)
 
 
 def _load(path: Path) -> Activations:

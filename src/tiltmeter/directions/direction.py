@@ -11,9 +11,10 @@ from tiltmeter.activations.direction import Direction
 from tiltmeter.activations.direction_files import GGUF, has_control_vector
 from tiltmeter.activations.first_order import first_order_shift
 from tiltmeter.activations.hook_points import chosen_blocks
+from tiltmeter.activations.separability import best_p
 from tiltmeter.activations.writing import residual_writers, written_shares
 from tiltmeter.directions.captured import Capturing, Reading
-from tiltmeter.directions.direction_record import TUNED, Weights, block_record
+from tiltmeter.directions.direction_record import TUNED, Weights, block_record, separate
 from tiltmeter.directions.direction_request import DirectionRequest, DirectionSources
 from tiltmeter.errors import InputError
 from tiltmeter.models import (
@@ -68,6 +69,10 @@ def run_direction(request: DirectionRequest, out: Path) -> DirectionResult:
         }
         made = {name: _direction(request, before, states, name) for name, states in after.items()}
         weights = None if update is None else _weights(base, update, texts, made[TUNED], request.reading.batch_size)
+        found = {
+            block: separate(before.per_prompt(block), after[TUNED].per_prompt(block), request.tests, block)
+            for block in blocks
+        }
         architecture = str(base.module.config.get_text_config().model_type)
         result = DirectionResult(
             inputs=inputs,
@@ -83,7 +88,11 @@ def run_direction(request: DirectionRequest, out: Path) -> DirectionResult:
             place=request.reading.place,
             tokens=request.reading.tokens,
             beside=dict(sources.beside),
-            blocks=[block_record(block, before, after, made, request.tests, weights) for block in blocks],
+            blocks=[
+                block_record(block, before, after, made, request.tests, weights, of_block)
+                for block, of_block in found.items()
+            ],
+            best_p=best_p(list(found.values())),
             not_covered={} if weights is None else dict(weights.not_covered),
             files=_save(run, made, architecture),
         )

@@ -37,8 +37,9 @@ def block_record(
     made: Mapping[str, Direction],
     tests: Tests,
     weights: Weights | None,
+    found: Separability,
 ) -> BlockRecord:
-    """One block's figures, for the tuned model and for each beside it."""
+    """One block's figures, for the tuned model, which are found already, and for each beside it."""
     base, tuned = before.per_prompt(block), after[TUNED].per_prompt(block)
     probed = [
         _separated(separation(base, tuned, probe, tests.folds, tests.seed, block))
@@ -47,13 +48,13 @@ def block_record(
     halves = stability(base, tuned, tests.draws, tests.seed, block)
     return BlockRecord(
         block=block,
-        tuned=_means(base, tuned, tests, block),
+        tuned=_means(found),
         logistic=probed[0],
         principal=probed[1],
         halves=Halves(mean=halves.mean, lowest=halves.lowest, highest=halves.highest),
         beside={
             name: Beside(
-                separated=_means(base, states.per_prompt(block), tests, f"{name}, {block}"),
+                separated=_means(separate(base, states.per_prompt(block), tests, f"{name}, {block}")),
                 cosine=cosine(made[name][block], made[TUNED][block]),
             )
             for name, states in after.items()
@@ -64,8 +65,12 @@ def block_record(
     )
 
 
-def _means(base: Tensor, tuned: Tensor, tests: Tests, name: str) -> MeansSeparated:
-    found: Separability = separability(base, tuned, tests.folds, tests.permutations, tests.seed, name)
+def separate(base: Tensor, tuned: Tensor, tests: Tests, name: str) -> Separability:
+    """How well the difference in means separates them, tested as was asked."""
+    return separability(base, tuned, tests.folds, tests.permutations, tests.seed, name)
+
+
+def _means(found: Separability) -> MeansSeparated:
     return MeansSeparated(**_separated(found).model_dump(), norm=found.norm, p=found.p)
 
 

@@ -27,8 +27,8 @@ def cautions(result: DirectionResult) -> list[str]:
         notes.append(f"{result.repeated} of {result.prompts + result.repeated} prompts repeat others and were left out")
     if len(result.blocks) > 1:
         notes.append(
-            f"the sentences above are of the best of {len(result.blocks)} blocks; intervals and p do not allow for "
-            "that choice"
+            f"the sentences above are of the best of {len(result.blocks)} blocks; their p allows for that choice, the "
+            "intervals and the p of each block do not"
         )
     return notes
 
@@ -38,12 +38,16 @@ def _separation(result: DirectionResult) -> Verdict:
     found = block.tuned
     figures = (
         f"Balanced accuracy {span(found.held_out, 2)} on held-out prompts at {block.block}, "
-        f"AUROC {span(found.auroc, 2)}, p {figure(found.p, 2)}; "
+        f"AUROC {span(found.auroc, 2)}, p {figure(result.best_p, 2)}{_over(result)}; "
         f"{figure(found.in_sample, 2)} in sample, which proves nothing."
     )
-    if found.p > LIMIT:
+    if result.best_p > LIMIT:
         return Verdict("none", "No separation beyond chance", figures)
     return Verdict("mixed", "The fine-tune moved the activations", f"{figures} This says nothing of harm.")
+
+
+def _over(result: DirectionResult) -> str:
+    return f" over {len(result.blocks)} blocks" if len(result.blocks) > 1 else ""
 
 
 def _beside(result: DirectionResult) -> Iterator[Verdict]:

@@ -98,6 +98,7 @@ class DirectionResult(Result):
     Attributes:
         prompts: different prompts; `repeated` more were left out.
         folds, permutations, draws: of cross-fitting, of the null of swaps, of halves.
+        best_p: of the largest AUROC over blocks, against the largest under the same swaps in every block.
         place, tokens: where activations were read.
         not_covered: parameters that changed but that the weights' forecast does not see: name -> norm.
         files: the direction, relative to the run folder.
@@ -109,6 +110,7 @@ class DirectionResult(Result):
     folds: int
     permutations: int
     draws: int
+    best_p: float
     place: Literal["output", "input", "attention", "mlp"]
     tokens: Literal["last", "prompt", "answer"]
     beside: dict[str, str]
