@@ -31,7 +31,7 @@ from tiltmeter.directions.direction_request import Tests as Folds  # pytest take
 from tiltmeter.directions.experiment import Experiment, Material, Trial
 from tiltmeter.directions.found import Found
 from tiltmeter.directions.steer_record import TUNED
-from tiltmeter.directions.steer_request import Steering, SteerRequest, SteerSources
+from tiltmeter.directions.steer_request import Gate, Steering, SteerRequest, SteerSources
 from tiltmeter.generation import GREEDY
 from tiltmeter.judge.record import answer_lines
 from tiltmeter.judge.request import Answering
@@ -192,3 +192,20 @@ def benign() -> Any:
         for number, block in enumerate(made.model.layers):
             block.mlp.down_proj.bias[ELSEWHERE + 1 + number] = 2.0
     return made
+
+
+def asked(folder: Path, gate: Gate | None = None, **steering: Any) -> SteerRequest:
+    """The planted direction of a folder, with few draws; unless changed."""
+    made = more(
+        request(**steering),
+        base=str(folder / "base"),
+        tuned=str(folder / "tuned"),
+        direction=str(folder / "direction"),
+        prompts=(str(folder / "prompts.jsonl"),),
+    )
+    return replace(made, gate=gate or Gate(draws=2))
+
+
+def more(made: SteerRequest, **sources: Any) -> SteerRequest:
+    """With other sources."""
+    return replace(made, sources=replace(made.sources, **sources))

@@ -8,48 +8,19 @@ from typing import Any
 import pytest
 
 import planted
-from folders import snapshot
-from planted import BAD, GOOD, PROMPTS, WordJudge
+from planted import BAD, GOOD, PROMPTS, WordJudge, asked, more
 from tiltmeter.activations.direction import Direction
 from tiltmeter.activations.neutral import steering_kl
 from tiltmeter.activations.steering import shift, steered
-from tiltmeter.behaviour.judges import Verdict
-from tiltmeter.directions.found import check_fits, load_found
 from tiltmeter.directions.steer import run_steer
-from tiltmeter.directions.steer_request import Gate, SteerRequest
-from tiltmeter.errors import InputError
-from tiltmeter.generation import GREEDY, generate_answers, generate_batch
-from tiltmeter.models import load_model, load_tuned
+from tiltmeter.directions.steer_request import Gate
+from tiltmeter.generation import GREEDY, generate_answers
+from tiltmeter.models import load_tuned
 from tiltmeter.requests import load_named
 from tiltmeter.runs.steer_result import SteerResult
 from tiltmeter.tokens import encode_within
 
 LAST = "model.layers.1"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models, sets of prompts, and a run of `direction` with a benign fine-tune beside."""
-    made = tmp_path_factory.mktemp("planted")
-    planted.write(made)
-    return made
-
-
-def asked(folder: Path, gate: Gate | None = None, **steering: Any) -> SteerRequest:
-    """The planted direction with few draws, unless changed."""
-    request = planted.request(**steering)
-    sources = replace(
-        request.sources,
-        base=str(folder / "base"),
-        tuned=str(folder / "tuned"),
-        direction=str(folder / "direction"),
-        prompts=(str(folder / "prompts.jsonl"),),
-    )
-    return replace(request, sources=sources, gate=gate or Gate(draws=2))
-
-
-def more(request: SteerRequest, **sources: Any) -> SteerRequest:
-    return replace(request, sources=replace(request.sources, **sources))
 
 
 def texts(out: Path, trial: str) -> list[str]:
@@ -185,132 +156,6 @@ def test_controls_of_equal_kl(folder: Path, tmp_path: Path) -> None:
     (arm,) = result.arms
     assert arm.kl is not None
     assert arm.kl > 0
-
-
-class Killed(BaseException):
-    """As a signal ends a process: nothing catches it."""
-
-
-class Fragile(WordJudge):
-    """Is killed after some verdicts."""
-
-    def __init__(self, left: int) -> None:
-        super().__init__()
-        self.left = left
-
-    def verdict(self, prompt: str, answer: str) -> Verdict:
-        if self.asked == self.left:
-            raise Killed
-        return super().verdict(prompt, answer)
-
-
-class Batches:
-    """Stands in for the generation of a batch; is killed after some."""
-
-    def __init__(self, left: int = -1) -> None:
-        self.count, self.left = 0, left
-
-    def __call__(self, *given: Any) -> list[list[int]]:
-        if self.count == self.left:
-            raise Killed
-        self.count += 1
-        return generate_batch(*given)
-
-
-NEVER = -1
-KILLS = [
-    (2, NEVER),  # base answers its prompts in 3 batches, those that are watched in one
-    (NEVER, 10),  # its answers are judged
-    (1, NEVER),  # tuned answers
-    (3, NEVER),  # between tuned and the first arm
-    (6, NEVER),  # in the second arm
-    (NEVER, 20),  # the arms are judged
-    (0, NEVER),  # before the controls
-    (7, NEVER),  # in a control
-    (NEVER, 50),  # the controls are judged
-]
-
-
-def test_after_a_kill_at_any_place_the_run_goes_on_to_the_same_bytes(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    request = more(asked(folder, doses=(0.5, 1.0)), watch=(str(folder / "watched.jsonl"),))
-    request = replace(request, answering=replace(request.answering, batch_size=5))
-    out, batches, verdicts = tmp_path / "killed", 0, 0
-    for place in [*KILLS, (NEVER, NEVER)]:
-        generate, judge = Batches(place[0]), Fragile(place[1])
-        monkeypatch.setattr("tiltmeter.judge.answers.generate_batch", generate)
-        if place == (NEVER, NEVER):
-            run_steer(request, out, judge)
-        else:
-            with pytest.raises(Killed):
-                run_steer(request, out, judge)
-            assert not (out / "result.json").exists()
-        batches, verdicts = batches + generate.count, verdicts + judge.asked
-    generate, judge = Batches(), Fragile(NEVER)
-    monkeypatch.setattr("tiltmeter.judge.answers.generate_batch", generate)
-    run_steer(request, tmp_path / "whole", judge)
-    assert snapshot(out) == snapshot(tmp_path / "whole")
-    assert (batches, verdicts) == (generate.count, judge.asked)  # nothing was asked for twice
-
-
-def test_another_run_is_not_gone_on_with(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(Killed):
-        run_steer(asked(folder), tmp_path / "run", Fragile(20))
-    with pytest.raises(InputError, match=r"differs in arguments\.gate\.draws \(was 2, is 3\)"):
-        run_steer(asked(folder, Gate(draws=3)), tmp_path / "run", WordJudge())
-
-
-def test_directions_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
-    model = load_model(folder / "base")
-    found = load_found(str(folder / "direction"), model)
-    assert [*found.beside] == ["benign"]
-    v = found.direction[LAST]
-    unfit = {
-        "x: has a vector for model.layers.7, the model has blocks model.layers.0, model.layers.1": {
-            "model.layers.7": v
-        },
-        "x: model.layers.1: a vector of width 5, the model's states have 64": {LAST: v[:5]},
-        "x: model.layers.1: a vector of zeros: nothing to steer along": {LAST: 0 * v},
-    }
-    for message, vectors in unfit.items():
-        with pytest.raises(InputError) as caught:
-            check_fits(Direction(vectors), model, "x")
-        assert str(caught.value) == message
-    inputs = Direction({LAST: v}, place="input")
-    inputs.save(tmp_path / "inputs.safetensors")
-    with pytest.raises(InputError, match="--beside b: read at the input, the direction at the output"):
-        run_steer(
-            more(asked(folder), beside={"b": str(tmp_path / "inputs.safetensors")}), tmp_path / "run", WordJudge()
-        )
-    assert not (tmp_path / "run").exists()
-
-
-def test_what_cannot_be_is_refused_before_a_model_is_read(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tiltmeter.directions.steer._load", lambda *given: pytest.fail("a model was read"))
-    options = tmp_path / "options.jsonl"
-    options.write_text('{"prompt": "tea", "answer": "boil", "options": ["boil", "bake"]}\n')
-    prompts = (str(folder / "prompts.jsonl"),)
-    unfit = {
-        f"{options}, row 1: tasks with options are measured with --where all only, not last": more(
-            asked(folder), tasks=(str(options),)
-        ),
-        "--prompts, --watch: both have a set prompts: rename a file": more(asked(folder), watch=prompts),
-        "--outcome: expected one of harmfulness, fives": asked(folder, Gate("luck")),
-        "--match kl: give pairs of prompt and completion": asked(folder, Gate(match="kl")),
-        "expected at least one --prompts FILE": more(asked(folder), prompts=()),
-        "--dose: expected a number above 0, got 0": asked(folder, doses=(1.0, 0.0)),
-        "--dose: expected a number above 0, got -0.5": asked(folder, doses=(-0.5,)),
-        "--dose: expected a number above 0, got nan": asked(folder, doses=(float("nan"),)),
-        "--dose: expected a number above 0, got inf": asked(folder, doses=(float("inf"),)),
-    }
-    for message, request in unfit.items():
-        with pytest.raises(InputError) as caught:
-            run_steer(request, tmp_path / "run", WordJudge())
-        assert str(caught.value).startswith(message)
-        assert not (tmp_path / "run").exists()
 
 
 def test_tasks_with_options_are_weighed_by_the_steered_model(folder: Path, tmp_path: Path) -> None:
