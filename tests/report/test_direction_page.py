@@ -39,8 +39,8 @@ def test_what_is_said_is_of_the_best_block() -> None:
         ("none", "From the weights alone"),
     ]
     assert [found.sentence for found in findings(result)] == [
-        "Balanced accuracy 0.71 [0.65, 0.77] on held-out prompts at model.layers.2, AUROC 0.77 [0.71, 0.83], p 0.0020; "
-        "0.97 in sample, which proves nothing. This says nothing of harm.",
+        "Balanced accuracy 0.71 [0.65, 0.77] on held-out prompts at model.layers.2, AUROC 0.77 [0.71, 0.83], p 0.0020 "
+        "over 3 blocks; 0.97 in sample, which proves nothing. This says nothing of harm.",
         "AUROC 0.56 [0.50, 0.62] at model.layers.0, against 0.77 [0.71, 0.83] of tuned. At model.layers.2 its shift is "
         f"1.25 long, that of tuned 13.5; their cosine is {MINUS}0.25.",
         "Directions of two halves of the prompts have a cosine of 0.94 on average, 0.88 at worst, at model.layers.2.",
@@ -52,7 +52,6 @@ def test_what_is_said_is_of_the_best_block() -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "word"),
     [
-        ({"tuned": means(0.75, p=0.06)}, "none", "No separation beyond chance"),
         ({"tuned": means(0.55)}, "mixed", "secure does not separate clearly less"),
         ({"halves": Halves(mean=0.875, lowest=0.5, highest=0.9)}, "mixed", "Depends on the prompts"),
     ],
@@ -60,6 +59,13 @@ def test_what_is_said_is_of_the_best_block() -> None:
 def test_no_more_is_said_than_the_figures_hold(changes: dict[str, Any], kind: str, word: str) -> None:
     found = findings(direction_result(blocks=[block(0, **changes)]))
     assert (kind, word) in [(each.kind, each.word) for each in found]
+
+
+def test_the_choice_of_the_best_block_is_allowed_for() -> None:
+    found = findings(direction_result(best_p=0.06))[0]
+    assert (found.kind, found.word) == ("none", "No separation beyond chance")
+    assert "p 0.060 over 3 blocks;" in found.sentence
+    assert "over" not in findings(direction_result(blocks=[block(0)]))[0].sentence
 
 
 def test_a_fine_tune_that_separates_at_another_block_does_not_separate_less() -> None:
@@ -80,7 +86,8 @@ def test_what_a_reader_must_know() -> None:
     assert cautions(direction_result(repeated=4, warnings=["own"])) == [
         "own",
         "4 of 64 prompts repeat others and were left out",
-        "the sentences above are of the best of 3 blocks; intervals and p do not allow for that choice",
+        "the sentences above are of the best of 3 blocks; their p allows for that choice, the intervals and the p of "
+        "each block do not",
     ]
     assert cautions(direction_result(blocks=[block(0)])) == []
 

@@ -16,8 +16,8 @@ def swap_null(
 ) -> Float[NDArray[Any], " P"]:
     """The cross-fitted AUROC of the difference in means, as it is and under random swaps within pairs.
 
-    A swap makes base tuned and tuned base. Folds are kept. The same seed gives the same swaps for every block of a model, so that the largest AUROC over blocks
-    has a null of its own.
+    A swap makes base tuned and tuned base. Folds are kept. The same seed gives the same swaps for every block of a
+    model, so that the largest AUROC over blocks has a null of its own.
 
     Returns:
         P = 1 + permutations values, the first without swaps.
