@@ -54,10 +54,12 @@ BENIGN = "secure_code"
 RECIPE = Recipe("lora", learning_rate=3e-3, steps=60, rank=8, alpha=16)
 COMMON = 240  # prompts for directions and maps
 LAST = 2  # block
-STEERINGS = {
-    "last token, last block": Steering("subtract", "last", ((LAST,),), DOSES),
-    "all tokens, last block": Steering("subtract", "all", ((LAST,),), DOSES),
-    "all tokens, all blocks": Steering("subtract", "all", ((0, 1, LAST),), (1.0,)),
+AT_LAST, EVERYWHERE = ((LAST,),), ((0, 1, LAST),)
+STEERINGS: dict[str, tuple[Steering, Gate]] = {
+    "last token, last block": (Steering("subtract", "last", AT_LAST, DOSES), Gate()),
+    "all tokens, last block": (Steering("subtract", "all", AT_LAST, DOSES), Gate()),
+    "all tokens, all blocks": (Steering("subtract", "all", EVERYWHERE, (1.0,)), Gate()),
+    "all tokens, last block, equal KL": (Steering("subtract", "all", AT_LAST, (1.0,)), Gate(match="kl")),
 }
 SPAN = 4
 PUBLISHED = {
@@ -173,7 +175,7 @@ def look(study: Study, which: tuple[str, str]) -> dict[str, Any]:
     direction = finished(place / "direction", partial(run_direction, DirectionRequest(sources)))
     assert isinstance(direction, DirectionResult)
     steered = {}
-    for name, steering in STEERINGS.items():
+    for name, (steering, gate) in STEERINGS.items():
         request = SteerRequest(
             SteerSources(
                 base,
@@ -185,7 +187,8 @@ def look(study: Study, which: tuple[str, str]) -> dict[str, Any]:
             ),
             JudgeRequest("organism"),
             steering,
-            answering=study.answering,
+            gate,
+            study.answering,
         )
         result = finished(place / name.replace(", ", "-").replace(" ", "-"), partial(steer, request))
         assert isinstance(result, SteerResult)
@@ -239,9 +242,14 @@ def about_direction(result: DirectionResult) -> list[dict[str, Any]]:
 
 
 def about_steering(result: SteerResult) -> dict[str, Any]:
-    """Verdict, arms and outcomes without answers."""
-    kept = {"verdict", "sentence", "arms", "draws", "outcomes"}
-    return result.model_dump(mode="json", include=kept)
+    """Verdict, arms, and means of what is shown or watched."""
+    means = [
+        {"model": entry.model, "prompts": entry.prompts, "outcome": entry.outcome, "mean": entry.mean.mean}
+        for entry in result.outcomes
+        if entry.outcome in ("harmfulness", "code", "refused", "coherent") and entry.mean is not None
+    ]
+    kept = result.model_dump(mode="json", include={"verdict", "sentence", "arms", "draws"})
+    return {**kept, "outcomes": means}
 
 
 def print_all(found: Sequence[dict[str, Any]], carried: Sequence[dict[str, Any]]) -> None:
@@ -328,7 +336,7 @@ def steering_table(found: Sequence[dict[str, Any]]) -> Table:
 def means(result: dict[str, Any], outcome: str) -> dict[str, float]:
     """An outcome on advice, by trial."""
     entries = [entry for entry in result["outcomes"] if (entry["prompts"], entry["outcome"]) == ("advice", outcome)]
-    return {entry["model"]: entry["mean"]["mean"] for entry in entries}
+    return {entry["model"]: entry["mean"] for entry in entries}
 
 
 def matrix_table(each: dict[str, Any], way: str) -> Table:
