@@ -29,7 +29,7 @@ from tiltmeter.behaviour.judges.named import JudgeRequest
 from tiltmeter.directions.direction import run_direction
 from tiltmeter.directions.direction_request import DirectionRequest, DirectionSources
 from tiltmeter.directions.steer import run_steer
-from tiltmeter.directions.steer_request import DOSES, Steering, SteerRequest, SteerSources
+from tiltmeter.directions.steer_request import DOSES, Gate, Steering, SteerRequest, SteerSources
 from tiltmeter.directions.transfer import run_transfer
 from tiltmeter.directions.transfer_request import Carrying, Subject, TransferRequest, TransferSources
 from tiltmeter.generation import GREEDY
