@@ -75,6 +75,13 @@ def test_the_planted_direction_is_specific_by_the_command_line(work: Path, tiltm
     assert tiltmeter("report", "out", "--out", "page.html").code == 0
     page = check_only_text(Path("page.html").read_text())
     assert any("Steering at block 1, dose 1 is specific" in words for words in page.words)
+
+
+def test_the_same_run_again_has_the_same_bytes(work: Path, tiltmeter: CommandLine) -> None:
+    more = ("--neutral", "neutral.jsonl", "--match", "kl", "--draws", 1, "--sampling", "model", "--samples", 2)
+    assert (
+        steered(tiltmeter, *more, "--beside", "b=direction/direction/beside-1.safetensors", "--block", "0+1").code == 0
+    )
     before = snapshot(work / "out")
     assert tiltmeter("run", "out", "--out", "again").code == 0
     assert snapshot(work / "again") == before

@@ -24,8 +24,10 @@ from tiltmeter.directions.steer_request import Gate
 from tiltmeter.errors import NothingMeasuredError
 from tiltmeter.generation import MODEL_ITSELF
 
+ALL = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 8 else []) for seed in range(20)]
 
-@pytest.mark.parametrize("seed", range(20))
+
+@pytest.mark.parametrize("seed", ALL)
 def test_a_planted_direction_is_specific(tmp_path: Path, seed: int) -> None:
     made = planted.bench(tmp_path / "found", seed=seed)
     assert planted.tried(tmp_path / "run", made, WordJudge()).battery.verdict == "specific"
