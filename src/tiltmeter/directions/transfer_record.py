@@ -119,7 +119,7 @@ def transfer_result(
     request: TransferRequest, inputs: list[Input], outlines: Sequence[Outline], prompts: Sets, walks: Sequence[Walked]
 ) -> TransferResult:
     """All that the result says."""
-    question, names = walks[0].question, [each.name for each in outlines]
+    question, names, draws = walks[0].question, [each.name for each in outlines], max(walk.draws for walk in walks)
     verdicts = {key: verdict for walk in walks for key, verdict in walk.judged.verdicts.items()}
     checks = [check for walk in walks for check in walk.judged.checks]
     routes = [route for walk in walks for route in walk.routes]
@@ -133,13 +133,13 @@ def transfer_result(
         versions=tool_versions(),
         seed=request.seed,
         dtype=request.answering.dtype,
-        warnings=list(_warnings(request, outlines, routes)),
+        warnings=list(_warnings(request, outlines, routes, draws)),
         outcome=question.outcome,
         wanted="lower" if question.lower else "higher",
         dose=request.carrying.dose,
         where=request.carrying.where,
         span=request.carrying.span,
-        draws=max(walk.draws for walk in walks),
+        draws=draws,
         common=len(outlines[0].texts),
         models={name: walk.subject for name, walk in zip(names, walks, strict=True)},
         judge=judge_record(request.judge, Judged(verdicts, checks, {})),
@@ -169,7 +169,9 @@ def _route(each: Carried, outcome: str) -> RouteRecord:
     )
 
 
-def _warnings(request: TransferRequest, outlines: Sequence[Outline], routes: Sequence[RouteRecord]) -> Iterator[str]:
+def _warnings(
+    request: TransferRequest, outlines: Sequence[Outline], routes: Sequence[RouteRecord], draws: int
+) -> Iterator[str]:
     yield (
         f"each of the {len(routes)} routes is tested by itself: where none is specific, one in twenty may be called so"
     )
@@ -184,7 +186,5 @@ def _warnings(request: TransferRequest, outlines: Sequence[Outline], routes: Seq
     for each in outlines:
         for tuned in each.templates:
             yield f"{tuned}: its chat template differs from the base's, by which all models read the common prompts"
-    if request.gate.draws is not None and any(route.controls and not route.can_pass for route in routes):
-        yield (
-            f"{request.gate.draws} draws of each control, or so few prompts, cannot make a route specific: see --draws"
-        )
+    if any(route.controls and not route.can_pass for route in routes):
+        yield (f"so few draws of each control ({draws}), or so few prompts, cannot make a route specific: see --draws")
