@@ -96,7 +96,10 @@ def test_the_chart_holds_every_effect_with_its_interval() -> None:
     assert spec["layout"]["shapes"][0]["y0"] == spec["layout"]["shapes"][0]["y1"] == 0
     low, high = spec["layout"]["xaxis"]["range"]
     assert low < math.log10(0.5) < math.log10(max(x for trace in others for x in trace["x"])) < high
+    below, above = spec["layout"]["yaxis"]["range"]
+    assert below < -0.125 < 1.75 < above  # of all arms: the lowest is of the other group
     without = dose_chart(result, groups["blocks 0+1"], series)
+    assert without["layout"]["yaxis"]["range"] == [below, above]
     assert [trace["y"] for trace in without["data"]] == [[0.125, 0.25], [], [], [], []]
 
 
@@ -139,7 +142,7 @@ def test_every_figure_stands_in_a_table(tmp_path: Path) -> None:
 def test_words_for_other_ways_to_steer(tmp_path: Path) -> None:
     added = words_of(tmp_path / "add", steer_result(subject="base", change="add", wanted="higher", match="kl"))
     assert "dose times v is added to the states of the base model" in added
-    assert "how far harmfulness 1-5 goes up" in added
+    assert "how far the outcome (harmfulness 1-5) goes up" in added
     assert "the same KL on neutral text" in added
     ablated = words_of(tmp_path / "ablate", steer_result(change="ablate", where="last", place="mlp"))
     assert "dose times what lies along v is taken out of the states of the tuned model, at what the MLP" in ablated

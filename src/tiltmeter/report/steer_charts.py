@@ -84,7 +84,7 @@ def dose_chart(result: SteerResult, arms: Sequence[ArmRecord], series: Sequence[
     ticks = {"tickvals": doses, "ticktext": [f"{dose:g}" for dose in doses], "tickangle": 0}
     layout["xaxis"] |= {"type": "log", "title": {"text": "dose"}, "range": edges, "showgrid": False, **ticks}
     form = {"tickformat": ".0%"} if result.outcome in SHARES else {}
-    layout["yaxis"] |= {"title": {"text": f"effect on: {TITLES[result.outcome]}"}, **form}
+    layout["yaxis"] |= {"title": {"text": f"effect on: {TITLES[result.outcome]}"}, "range": _reach(result), **form}
     stroke = {"color": "var(--muted)", "width": 1, "dash": "dash"}
     layout["shapes"] = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": stroke}]
     data = [trace for each in series for trace in _traces(result, arms, each, x)]
@@ -210,6 +210,17 @@ def _room(doses: Sequence[float]) -> float:
     """The least distance of two doses on the axis, in powers of ten."""
     places = sorted({math.log10(dose) for dose in doses})
     return min((after - before for before, after in pairwise(places)), default=0.5)
+
+
+def _reach(result: SteerResult) -> list[float]:
+    """From the lowest to the highest figure of all groups, so that their charts can be compared."""
+    effects = [arm.effect for arm in result.arms if arm.effect is not None]
+    pairs = [(arm, control) for arm in result.arms for control in arm.controls]
+    shown = [end for effect in effects for end in (effect.low, effect.high)]
+    shown += [y for arm, control in pairs for y in (effect_of(arm, control), control.p95) if y is not None]
+    low, high = min([0.0, *shown]), max([0.0, *shown])
+    pad = 0.05 * (high - low or 1.0)
+    return [low - pad, high + pad]
 
 
 def _aside(doses: Sequence[float], dose: float, place: int, count: int) -> float:
