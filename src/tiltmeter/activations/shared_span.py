@@ -44,8 +44,8 @@ def leading_span(
     """The mean difference v, and the k - 1 leading principal directions of the pairs' differences orthogonal to it.
 
     With `delta_n = tuned_n - base_n` and `u = v / ||v||`, the first row is u, and the others are the leading right
-    singular vectors of the rows `(delta_n - v) (1 - u u^T)`, each with its largest entry above zero. Of all spans of
-    k directions that hold v, it is the one with the largest share of `sum_n ||delta_n||^2`. The first j rows are the
+    singular vectors of the rows `delta_n (1 - u u^T)`, whose mean is zero, each with its largest entry above zero. Of
+    all spans of k directions that hold v, it has the largest share of `sum_n ||delta_n||^2`. The first j rows are the
     leading span of j.
 
     Args:
@@ -61,8 +61,7 @@ def leading_span(
     delta = tuned - base
     v = delta.mean(0)
     u = v / v.norm()
-    rest = delta - v
-    rest -= torch.outer(rest @ u, u)
+    rest = delta - torch.outer(delta @ u, u)  # centred: its mean was v
     _, values, right = torch.linalg.svd(rest, full_matrices=False)
     lengths = torch.cat([len(delta) ** 0.5 * v.norm()[None], values])
     seen = int((lengths > _ROUNDING * (base.norm() + tuned.norm())).long().cumprod(0).sum())
