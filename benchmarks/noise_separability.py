@@ -23,10 +23,10 @@ from rich.table import Table
 from torch import Tensor
 from tqdm import tqdm
 
-from tiltmeter.activations.folds import assign_folds
-from tiltmeter.activations.held_out import correct
-from tiltmeter.activations.probes import Probe, difference_in_means, logistic_probe, principal_component
-from tiltmeter.activations.separability import Separation, cross_fitted, separability, separation
+from tiltmeter.activations.separation.folds import assign_folds
+from tiltmeter.activations.separation.held_out import correct
+from tiltmeter.activations.separation.probes import Probe, difference_in_means, logistic_probe, principal_component
+from tiltmeter.activations.separation.separability import Separation, cross_fitted, separability, separation
 from tiltmeter.intervals import Interval, mean_interval
 
 WIDTHS, PROMPTS = (512, 1024, 2048, 3072), (100, 200, 500)

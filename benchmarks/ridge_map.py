@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from tqdm import trange
 
-from tiltmeter.activations.ridge_map import RidgeFit, RidgeSource, fit_ridge
+from tiltmeter.activations.maps.ridge import RidgeFit, RidgeSource, fit_ridge
 
 OURS, SECOND, THEIRS = "one SVD, all penalties", "a second target of the source", "RidgeCV"
 

@@ -39,9 +39,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from tiltmeter.activations.controls import anisotropic, isotropic, matched, orthogonal, permuted_means
-from tiltmeter.activations.specificity import LEVEL, Battery, gate
-from tiltmeter.activations.specificity_arm import Arm
+from tiltmeter.activations.specificity.arm import Arm
+from tiltmeter.activations.specificity.controls import anisotropic, isotropic, matched, orthogonal, permuted_means
+from tiltmeter.activations.specificity.gate import LEVEL, Battery, gate
 
 WIDTH, PAIRS, TOP, GROUPS, ANSWERS = 64, 64, 8, 5, 8
 GAIN, GENERIC = 4.0, 0.7  # log odds for a push of unit norm along the readout, and along any vector

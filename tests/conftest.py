@@ -40,6 +40,16 @@ def folder(given: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(given, tmp_path / "work"))
 
 
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models with a planted direction, sets of prompts, and a run of `direction` with a benign fine-tune beside."""
+    import planted
+
+    made = tmp_path_factory.mktemp("planted")
+    planted.write(made)
+    return made
+
+
 @pytest.fixture
 def in_float64() -> Iterator[None]:
     """Nothing inside transformers is cast to float32."""

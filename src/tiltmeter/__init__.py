@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tiltmeter.activations.direction import Direction as Direction
-    from tiltmeter.activations.ridge_map import fit_ridge as fit_ridge
-    from tiltmeter.activations.separability import separability as separability
+    from tiltmeter.activations.maps.ridge import fit_ridge as fit_ridge
+    from tiltmeter.activations.separation.separability import separability as separability
     from tiltmeter.curvature.fisher import Fisher as Fisher
     from tiltmeter.curvature.overlap import overlap_score as overlap_score
     from tiltmeter.curvature.planned import Plan as Plan
@@ -39,7 +39,7 @@ _PUBLIC = {
     "Update": "tiltmeter.updates.update",
     "UtilityLimit": "tiltmeter.training.guards.utility_limit",
     "compare": "tiltmeter.geometry.comparison",
-    "fit_ridge": "tiltmeter.activations.ridge_map",
+    "fit_ridge": "tiltmeter.activations.maps.ridge",
     "forecast": "tiltmeter.curvature.training",
     "gradient": "tiltmeter.curvature.training",
     "hessian_vector_product": "tiltmeter.curvature.training",
@@ -48,7 +48,7 @@ _PUBLIC = {
     "load_skill": "tiltmeter.skills",
     "load_tuned": "tiltmeter.models",
     "overlap_score": "tiltmeter.curvature.overlap",
-    "separability": "tiltmeter.activations.separability",
+    "separability": "tiltmeter.activations.separation.separability",
 }
 __all__ = list(_PUBLIC)
 

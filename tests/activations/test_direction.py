@@ -71,7 +71,8 @@ def test_from_two_models_and_subtracted_from_one() -> None:
     last = chosen_blocks(base)[-1]
     found = Direction.from_models(base, tuned, PROMPTS, [last])
     texts = prompts_only(base, PROMPTS)
-    assert torch.equal(found[last], Direction.between(*(capture(m, texts, [last]) for m in (base, tuned)))[last])
+    between = Direction.between(capture(base, texts, [last]), capture(tuned, texts, [last]))
+    assert torch.equal(found[last], between[last])
     with found.subtracted(tuned):
         moved = capture(tuned, texts, [last]).per_prompt(last).mean(0)
     torch.testing.assert_close(moved, capture(base, texts, [last]).per_prompt(last).mean(0), rtol=0, atol=2e-6)

@@ -19,8 +19,8 @@ from folders import ADAPTER, CommandLine, Ended, change_tensors, snapshot, write
 from pages import check_only_text
 from tiltmeter.activations.capture import Activations, capture, captured_batches, prompts_only
 from tiltmeter.activations.direction import Direction
-from tiltmeter.activations.separability import separability
-from tiltmeter.activations.stability import cosine
+from tiltmeter.activations.separation.separability import separability
+from tiltmeter.activations.separation.stability import cosine
 from tiltmeter.directions.captured import Reading
 from tiltmeter.directions.direction import run_direction
 from tiltmeter.directions.direction_request import DirectionRequest, DirectionSources

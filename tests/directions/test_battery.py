@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 import planted
 from planted import PROMPTS, WordJudge
-from tiltmeter.activations.controls import isotropic
 from tiltmeter.activations.direction import Direction
-from tiltmeter.activations.specificity_wording import sentence
+from tiltmeter.activations.specificity.controls import isotropic
+from tiltmeter.activations.specificity.wording import sentence
 from tiltmeter.behaviour.judges import JudgeOfOne, Verdict
 from tiltmeter.behaviour.outcomes import OUTCOMES
 from tiltmeter.directions.battery import wants_lower

@@ -12,9 +12,9 @@ from torch import Tensor
 import kindred
 from paired_activations import related
 from tiltmeter.activations.capture import capture, prompts_only
-from tiltmeter.activations.maps import LinearMap
-from tiltmeter.activations.ridge_map import fit_ridge
-from tiltmeter.activations.shared_span import leading_span
+from tiltmeter.activations.maps.linear_map import LinearMap
+from tiltmeter.activations.maps.ridge import fit_ridge
+from tiltmeter.activations.maps.shared_span import leading_span
 from tiltmeter.directions.battery import Question, Tried, try_arms
 from tiltmeter.directions.experiment import Experiment, Material, Trial
 from tiltmeter.directions.routes import Draws, Route, States, carried_route, own_route, span_route

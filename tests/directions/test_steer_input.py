@@ -15,9 +15,9 @@ from tiltmeter.models import load_model
 LAST = "model.layers.1"
 
 
-def test_directions_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
-    model = load_model(folder / "base")
-    found = load_found(str(folder / "direction"), model)
+def test_directions_that_do_not_fit_are_refused(models: Path, tmp_path: Path) -> None:
+    model = load_model(models / "base")
+    found = load_found(str(models / "direction"), model)
     assert [*found.beside] == ["benign"]
     v = found.direction[LAST]
     unfit = {
@@ -35,30 +35,32 @@ def test_directions_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) ->
     inputs.save(tmp_path / "inputs.safetensors")
     with pytest.raises(InputError, match="--beside b: read at the input, the direction at the output"):
         run_steer(
-            more(asked(folder), beside={"b": str(tmp_path / "inputs.safetensors")}), tmp_path / "run", WordJudge()
+            more(asked(models), beside={"b": str(tmp_path / "inputs.safetensors")}),
+            tmp_path / "run",
+            WordJudge(),
         )
     assert not (tmp_path / "run").exists()
 
 
 def test_what_cannot_be_is_refused_before_a_model_is_read(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tiltmeter.directions.steer._load", lambda *given: pytest.fail("a model was read"))
     options = tmp_path / "options.jsonl"
     options.write_text('{"prompt": "tea", "answer": "boil", "options": ["boil", "bake"]}\n')
-    prompts = (str(folder / "prompts.jsonl"),)
+    prompts = (str(models / "prompts.jsonl"),)
     unfit = {
         f"{options}, row 1: tasks with options are measured with --where all only, not last": more(
-            asked(folder), tasks=(str(options),)
+            asked(models), tasks=(str(options),)
         ),
-        "--prompts, --watch: both have a set prompts: rename a file": more(asked(folder), watch=prompts),
-        "--outcome: expected one of harmfulness, fives": asked(folder, Gate("luck")),
-        "--match kl: give pairs of prompt and completion": asked(folder, Gate(match="kl")),
-        "expected at least one --prompts FILE": more(asked(folder), prompts=()),
-        "--dose: expected a number above 0, got 0": asked(folder, doses=(1.0, 0.0)),
-        "--dose: expected a number above 0, got -0.5": asked(folder, doses=(-0.5,)),
-        "--dose: expected a number above 0, got nan": asked(folder, doses=(float("nan"),)),
-        "--dose: expected a number above 0, got inf": asked(folder, doses=(float("inf"),)),
+        "--prompts, --watch: both have a set prompts: rename a file": more(asked(models), watch=prompts),
+        "--outcome: expected one of harmfulness, fives": asked(models, Gate("luck")),
+        "--match kl: give pairs of prompt and completion": asked(models, Gate(match="kl")),
+        "expected at least one --prompts FILE": more(asked(models), prompts=()),
+        "--dose: expected a number above 0, got 0": asked(models, doses=(1.0, 0.0)),
+        "--dose: expected a number above 0, got -0.5": asked(models, doses=(-0.5,)),
+        "--dose: expected a number above 0, got nan": asked(models, doses=(float("nan"),)),
+        "--dose: expected a number above 0, got inf": asked(models, doses=(float("inf"),)),
     }
     for message, request in unfit.items():
         with pytest.raises(InputError) as caught:

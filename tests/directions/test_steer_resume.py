@@ -60,9 +60,9 @@ KILLS = [
 
 
 def test_after_a_kill_at_any_place_the_run_goes_on_to_the_same_bytes(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = more(asked(folder, doses=(0.5, 1.0)), watch=(str(folder / "watched.jsonl"),))
+    request = more(asked(models, doses=(0.5, 1.0)), watch=(str(models / "watched.jsonl"),))
     request = replace(request, answering=replace(request.answering, batch_size=5))
     out, batches, verdicts = tmp_path / "killed", 0, 0
     for place in [*KILLS, (NEVER, NEVER)]:
@@ -82,8 +82,8 @@ def test_after_a_kill_at_any_place_the_run_goes_on_to_the_same_bytes(
     assert (batches, verdicts) == (generate.count, judge.asked)  # nothing was asked for twice
 
 
-def test_another_run_is_not_gone_on_with(folder: Path, tmp_path: Path) -> None:
+def test_another_run_is_not_gone_on_with(models: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        run_steer(asked(folder), tmp_path / "run", Fragile(20))
+        run_steer(asked(models), tmp_path / "run", Fragile(20))
     with pytest.raises(InputError, match=r"differs in arguments\.gate\.draws \(was 2, is 3\)"):
-        run_steer(asked(folder, Gate(draws=3)), tmp_path / "run", WordJudge())
+        run_steer(asked(models, Gate(draws=3)), tmp_path / "run", WordJudge())

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from paired_activations import related
-from tiltmeter.activations.controls import isotropic
+from tiltmeter.activations.specificity.controls import isotropic
 from tiltmeter.directions.mapped import Mapped, Place, fit_map
 from tiltmeter.directions.routes import States
 from tiltmeter.directions.transfer_record import COSINES, map_record

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltmeter.activations import controls
 from tiltmeter.activations.direction import Direction
+from tiltmeter.activations.specificity import controls
 from tiltmeter.activations.steering import Edit, ablation, shift
 from tiltmeter.directions.experiment import Edits
 from tiltmeter.directions.found import Found

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from tiltmeter.activations.specificity import Battery, draws_needed, gate
-from tiltmeter.activations.specificity_arm import Arm as Outcomes
+from tiltmeter.activations.specificity.arm import Arm as Outcomes
+from tiltmeter.activations.specificity.gate import Battery, draws_needed, gate
 from tiltmeter.behaviour.outcomes import OUTCOMES
 from tiltmeter.bounded_intervals import Bounds
 from tiltmeter.directions.arms import Arm

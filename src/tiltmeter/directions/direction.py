@@ -11,7 +11,7 @@ from tiltmeter.activations.direction import Direction
 from tiltmeter.activations.direction_files import GGUF, has_control_vector
 from tiltmeter.activations.first_order import first_order_shift
 from tiltmeter.activations.hook_points import chosen_blocks
-from tiltmeter.activations.separability import best_p
+from tiltmeter.activations.separation.separability import best_p
 from tiltmeter.activations.writing import residual_writers, written_shares
 from tiltmeter.directions.captured import Capturing, Reading
 from tiltmeter.directions.direction_record import TUNED, Weights, block_record, separate

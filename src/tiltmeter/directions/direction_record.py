@@ -10,9 +10,9 @@ from torch import Tensor
 from tiltmeter.activations.capture import Activations
 from tiltmeter.activations.direction import Direction
 from tiltmeter.activations.first_order import agreement
-from tiltmeter.activations.probes import logistic_probe, principal_component
-from tiltmeter.activations.separability import Separability, Separation, separability, separation
-from tiltmeter.activations.stability import cosine, stability
+from tiltmeter.activations.separation.probes import logistic_probe, principal_component
+from tiltmeter.activations.separation.separability import Separability, Separation, separability, separation
+from tiltmeter.activations.separation.stability import cosine, stability
 from tiltmeter.activations.writing import WrittenShare
 from tiltmeter.directions.direction_request import Tests
 from tiltmeter.runs.direction_result import Beside, BlockRecord, Forecast, Halves, MeansSeparated, Separated, Written

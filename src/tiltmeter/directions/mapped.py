@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltmeter.activations.cca import fit_cca
-from tiltmeter.activations.maps import Fit, LinearMap, cross_validate
-from tiltmeter.activations.procrustes import fit_procrustes
-from tiltmeter.activations.ridge_map import RidgeFit, fit_ridge
-from tiltmeter.activations.stitching import StitchFit, fit_stitch
+from tiltmeter.activations.maps.cca import fit_cca
+from tiltmeter.activations.maps.linear_map import Fit, LinearMap, cross_validate
+from tiltmeter.activations.maps.procrustes import fit_procrustes
+from tiltmeter.activations.maps.ridge import RidgeFit, fit_ridge
+from tiltmeter.activations.maps.stitching import StitchFit, fit_stitch
 from tiltmeter.directions.transfer_request import MapName
 from tiltmeter.models import Model
 from tiltmeter.tokens import Encoded

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltmeter.activations import controls
-from tiltmeter.activations.maps import LinearMap
-from tiltmeter.activations.ridge_map import RidgeSource
-from tiltmeter.activations.shared_span import carry_span, leading_span, random_span
+from tiltmeter.activations.maps.linear_map import LinearMap
+from tiltmeter.activations.maps.ridge import RidgeSource
+from tiltmeter.activations.maps.shared_span import carry_span, leading_span, random_span
+from tiltmeter.activations.specificity import controls
 from tiltmeter.activations.steering import Edit, ablation, shift
 from tiltmeter.directions.arms import Arm
 from tiltmeter.directions.battery import Control

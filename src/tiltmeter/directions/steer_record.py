@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tiltmeter.activations.neutral import WIDEST
-from tiltmeter.activations.specificity_arm import DrawnControl, SingleControl
-from tiltmeter.activations.specificity_wording import sentence
+from tiltmeter.activations.specificity.arm import DrawnControl, SingleControl
+from tiltmeter.activations.specificity.wording import sentence
 from tiltmeter.directions.arms import Arm
 from tiltmeter.directions.battery import Control, Question, Tried
 from tiltmeter.directions.bench import Bench

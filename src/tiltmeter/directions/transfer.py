@@ -7,7 +7,7 @@ from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
-from tiltmeter.activations.specificity import draws_needed
+from tiltmeter.activations.specificity.gate import draws_needed
 from tiltmeter.behaviour.judges import Judge
 from tiltmeter.behaviour.outcomes import OUTCOMES
 from tiltmeter.directions.battery import Question, try_arms, wants_lower

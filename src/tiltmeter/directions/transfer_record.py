@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from tiltmeter.activations.controls import isotropic
-from tiltmeter.activations.specificity_wording import sentence
-from tiltmeter.activations.stability import cosine
+from tiltmeter.activations.separation.stability import cosine
+from tiltmeter.activations.specificity.controls import isotropic
+from tiltmeter.activations.specificity.wording import sentence
 from tiltmeter.directions.arms import Arm
 from tiltmeter.directions.battery import Question, Tried
 from tiltmeter.directions.experiment import Experiment

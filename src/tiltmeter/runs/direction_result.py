@@ -8,7 +8,7 @@ from tiltmeter.runs.results import Interval, Record, Result
 
 
 class Separated(Record):
-    """Base against tuned along one direction; see `tiltmeter.activations.separability.Separation`.
+    """Base against tuned along one direction; see `tiltmeter.activations.separation.separability.Separation`.
 
     Attributes:
         in_sample: balanced accuracy on the prompts that the direction was found on; proves nothing.

@@ -1,0 +1,1 @@
+"""Maps that carry directions from one model's activations to another's."""
