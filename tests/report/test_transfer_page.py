@@ -31,12 +31,12 @@ def test_verdicts_are_counted_within_models_and_by_each_way() -> None:
         (
             "tilted",
             "Within a model",
-            f"Of 2 routes, 1 is specific and 1 has no effect. Largest effect: 0 [{MINUS}0.250, 0.250], two.",
+            f"Of 2 routes, 1 is specific and 1 has no wanted effect. Largest effect: 0 [{MINUS}0.250, 0.250], two.",
         ),
         (
             "tilted",
             "Across by ridge",
-            "Of 2 routes, 1 is specific and 1 has no effect. Largest effect: +0.500 [0.250, 0.750], one to two.",
+            "Of 2 routes, 1 is specific and 1 has no wanted effect. Largest effect: +0.500 [0.250, 0.750], one to two.",
         ),
         (
             "mixed",
@@ -50,7 +50,7 @@ def test_verdicts_are_counted_within_models_and_by_each_way() -> None:
 @pytest.mark.parametrize(
     ("verdict", "kind", "said"),
     [
-        ("none", "none", "All 2 routes have no effect. Largest effect: +0.500"),
+        ("none", "none", "All 2 routes have no wanted effect. Largest effect: +0.500"),
         ("broke", "mixed", "All 2 routes broke the model. No route has an effect to speak of."),
     ],
 )
@@ -81,6 +81,10 @@ def test_what_a_reader_must_know() -> None:
         "own",
     ]
     assert cautions(transfer_result(warnings=[])) == []
+    against = [route("one", "two", "ridge", mean, "none") for mean in (-0.5, -0.125, 0.5)]
+    assert cautions(transfer_result(routes=against, warnings=[])) == [
+        "in 1 of 3 routes the outcome went the other way, its interval beyond 0"
+    ]
 
 
 def test_heatmaps_hold_every_effect_with_the_sign_of_its_verdict() -> None:

@@ -16,7 +16,7 @@ NAMES = {"own": "own", "ridge": "ridge", "procrustes": "Procrustes", "cca": "CCA
 SAID: Mapping[SteerVerdict, tuple[str, str]] = {
     "specific": ("is specific", "are specific"),
     "not specific": ("is causal but not specific", "are causal but not specific"),
-    "none": ("has no effect", "have no effect"),
+    "none": ("has no wanted effect", "have no wanted effect"),
     "broke": ("broke the model", "broke the model"),
 }
 
@@ -59,7 +59,7 @@ def findings(result: TransferResult) -> list[Verdict]:
 
 def cautions(result: TransferResult) -> list[str]:
     """What a reader must know besides."""
-    return [*_maps(result), *_few(result), *_missing(result), *result.warnings]
+    return [*_other_way(result), *_maps(result), *_few(result), *_missing(result), *result.warnings]
 
 
 def counted(routes: Sequence[RouteRecord]) -> str:
@@ -67,9 +67,9 @@ def counted(routes: Sequence[RouteRecord]) -> str:
 
     >>> route = RouteRecord.model_construct
     >>> counted([route(verdict="none"), route(verdict="specific"), route(verdict="none")])
-    'of 3 routes, 1 is specific and 2 have no effect'
+    'of 3 routes, 1 is specific and 2 have no wanted effect'
     >>> counted([route(verdict="broke")] * 2), counted([route(verdict="none")])
-    ('all 2 routes broke the model', 'the one route has no effect')
+    ('all 2 routes broke the model', 'the one route has no wanted effect')
     """
     found = _found(Counter(route.verdict for route in routes))
     if len(found) == 1:
@@ -98,6 +98,13 @@ def _largest(result: TransferResult, routes: Sequence[RouteRecord]) -> str:
     effect, route = max(known, key=lambda pair: pair[0].mean)
     place = route.target if route.source == route.target else f"{route.source} to {route.target}"
     return f"Largest effect: {change(result.outcome, effect)}, {place}."
+
+
+def _other_way(result: TransferResult) -> Iterator[str]:
+    """The gate, which asks for the wanted effect, says nothing of these."""
+    against = [route for route in result.routes if route.effect is not None and route.effect.high < 0]
+    if against:
+        yield f"in {len(against)} of {len(result.routes)} routes the outcome went the other way, its interval beyond 0"
 
 
 def _maps(result: TransferResult) -> Iterator[str]:
