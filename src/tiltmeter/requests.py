@@ -22,6 +22,7 @@ from tiltmeter.skills import Skill, load_prompts, load_skill
 from tiltmeter.updates.update import Update
 
 Dtype = Literal["float32", "float64", "bfloat16"]
+OF_PROMPTS = ("prompts", "watch", "common")  # roles of files that hold prompts alone
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
@@ -109,7 +110,7 @@ def hash_files(files: Mapping[str, Sequence[str]]) -> list[Input]:
 
 
 def _hash(source: str, role: str) -> Input | None:
-    found = find_public(source, PROMPT_SETS if role == "prompts" else PAIR_SETS)
+    found = find_public(source, PROMPT_SETS if role in OF_PROMPTS else PAIR_SETS)
     if found:
         return _hash_public(found, role)
     return hash_input(source, role) if Path(source).exists() else None

@@ -70,7 +70,7 @@ def test_the_planted_direction_is_specific_by_the_command_line(work: Path, tiltm
         "tasks right",
     ):
         assert text in ended.out
-    assert "note: at the last block, an edit of the last prompt token changes the first generated token" in ended.out
+    assert "note: at the last block, an edit of the prompt changes the first generated token" in ended.out
     assert tiltmeter("verify", "out").code == 0
     assert tiltmeter("report", "out", "--out", "page.html").code == 0
     page = check_only_text(Path("page.html").read_text())

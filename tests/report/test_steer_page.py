@@ -59,7 +59,7 @@ def test_what_a_reader_must_know() -> None:
         warnings=["own"],
     )
     assert cautions(result) == [
-        "at the last block, an edit of the last prompt token changes the first generated token only; "
+        "at the last block, an edit of the prompt changes the first generated token only; "
         "--where all steers every token",
         "advice: 8 prompts are few, whatever the number of answers to each",
         "organism was wrong about 1 of 9 answers of known worth: its verdicts are not to be trusted before that is "

@@ -109,7 +109,7 @@ def _reaches_first_token_only(bench: Bench, arms: Sequence[Arm]) -> bool:
     """In some arm: behind the keys and values of the last block, no later token sees the edit."""
     is_behind = bench.found.direction.place != "input"
     last = (len(bench.model.blocks) - 1,)
-    return bench.request.steering.where == "last" and is_behind and any(arm.numbers == last for arm in arms)
+    return bench.request.steering.where != "all" and is_behind and any(arm.numbers == last for arm in arms)
 
 
 def _warnings(bench: Bench, inputs: Sequence[Input], tried: Tried) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Literal
 from tiltmeter.report.verdict import FEW_EXAMPLES as FEW
 from tiltmeter.report.verdict import Verdict
 from tiltmeter.report.wording import share
-from tiltmeter.runs.judge_result import OutcomeRecord
+from tiltmeter.runs.judge_result import JudgeRecord, OutcomeRecord
 from tiltmeter.runs.steer_result import ArmRecord, SteerResult, SteerVerdict
 
 Kind = Literal["tilted", "mixed", "none"]
@@ -47,13 +47,13 @@ def outcome_of(result: SteerResult, trial: str, prompts: str, outcome: str) -> O
 
 def cautions(result: SteerResult) -> list[str]:
     """What a reader must know besides."""
-    return [*_reach(result), *_few(result), *_missing(result), *_cut_off(result), *result.warnings]
+    return [*_reach(result), *_few(result), *doubts(result.judge), *_cut_off(result), *result.warnings]
 
 
 def _reach(result: SteerResult) -> Iterator[str]:
     if result.reaches_first_token_only:
         yield (
-            "at the last block, an edit of the last prompt token changes the first generated token only; "
+            "at the last block, an edit of the prompt changes the first generated token only; "
             "--where all steers every token"
         )
 
@@ -64,8 +64,8 @@ def _few(result: SteerResult) -> Iterator[str]:
             yield f"{name}: {entry.different} prompts are few, whatever the number of answers to each"
 
 
-def _missing(result: SteerResult) -> Iterator[str]:
-    judge = result.judge
+def doubts(judge: JudgeRecord) -> Iterator[str]:
+    """Why a judge's verdicts may not be trusted, or say little."""
     if judge.canaries_failed:
         yield (
             f"{judge.name} was wrong about {judge.canaries_failed} of {judge.canaries} answers of known worth: its "

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from tiltmeter.report.judge_wording import change
-from tiltmeter.report.steer_verdict import KINDS, MANY_MISSING
+from tiltmeter.report.steer_verdict import KINDS, doubts
 from tiltmeter.report.verdict import FEW_EXAMPLES as FEW
 from tiltmeter.report.verdict import Verdict
-from tiltmeter.report.wording import listed, share
+from tiltmeter.report.wording import listed
 from tiltmeter.runs.steer_result import SteerVerdict
 from tiltmeter.runs.transfer_result import RouteRecord, TransferResult
 
@@ -59,7 +59,7 @@ def findings(result: TransferResult) -> list[Verdict]:
 
 def cautions(result: TransferResult) -> list[str]:
     """What a reader must know besides."""
-    return [*_other_way(result), *_maps(result), *_few(result), *_missing(result), *result.warnings]
+    return [*_other_way(result), *_maps(result), *_few(result), *doubts(result.judge), *result.warnings]
 
 
 def counted(routes: Sequence[RouteRecord]) -> str:
@@ -124,14 +124,3 @@ def _few(result: TransferResult) -> Iterator[str]:
     for name, entry in result.sets.items():
         if entry.different < FEW:
             yield f"{name}: {entry.different} prompts are few, whatever the number of answers to each"
-
-
-def _missing(result: TransferResult) -> Iterator[str]:
-    judge = result.judge
-    if judge.canaries_failed:
-        yield (
-            f"{judge.name} was wrong about {judge.canaries_failed} of {judge.canaries} answers of known worth: its "
-            "verdicts are not to be trusted before that is explained"
-        )
-    if judge.verdicts and judge.failures / judge.verdicts > MANY_MISSING:
-        yield f"{judge.name} has no verdict on {share(judge.failures / judge.verdicts)} of the answers"

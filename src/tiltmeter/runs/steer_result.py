@@ -66,7 +66,7 @@ class SteerResult(Result):
         match: in what the controls equal the direction: the norm of the change, or KL on neutral text.
         draws: of each random kind; 0 where no arm had an effect to compare.
         verdict, sentence: of the specificity gate, over all arms.
-        reaches_first_token_only: some arm edits the last prompt token at the last block: one new token changes.
+        reaches_first_token_only: some arm edits the prompt alone, at the last block: one new token changes.
         outcomes, differences: by trial, on every set; differences are from the subject as it is.
         accuracy: of the subject as it is.
     """
