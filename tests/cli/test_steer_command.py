@@ -8,21 +8,12 @@ from typing import Any
 
 import pytest
 
-import planted
 from folders import CommandLine, Ended, snapshot, write_lines
 from pages import check_only_text
 from planted import BAD, GOOD, PROMPTS
 from tiltmeter.activations.direction import Direction
 
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models, sets of prompts, and a run of `direction` with a benign fine-tune beside."""
-    made = tmp_path_factory.mktemp("planted")
-    planted.write(made)
-    return made
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_other_changes_and_tokens(models: Path, tmp_path: Path, change: Any, whe
     request = asked(models, change=change, where=where)
     longer = replace(request.answering, sampling=replace(GREEDY, max_new_tokens=3))
     result = run_steer(replace(request, answering=longer), tmp_path / "run", WordJudge())
-    assert not result.reaches_first_token_only
+    assert result.reaches_first_token_only == (where != "all")
     (effect,) = [arm.effect for arm in result.arms]
     assert effect is not None
     assert effect.mean == 4
