@@ -80,13 +80,30 @@ def drawn(found: Found, arm: Arm, draws: int, seed: int) -> dict[str, list[Vecto
     The same for every dose: what differs between doses is then no luck of the draw.
     """
     by_block = {
-        block: _kinds(found, block, draws, seed * 1_000 + number)
+        block: random_kinds(found.direction[block], found.pair(block), draws, seed * 1_000 + number)
         for number, block in zip(arm.numbers, arm.blocks, strict=True)
     }
     kinds = [kind for kind in by_block[arm.blocks[0]] if all(kind in rows for rows in by_block.values())]
     return {
         kind: [{block: rows[kind][draw] for block, rows in by_block.items()} for draw in range(draws)] for kind in kinds
     }
+
+
+def random_kinds(
+    v: Float[Tensor, " d"], pair: tuple[Float[Tensor, "N d"], Float[Tensor, "M e"]] | None, draws: int, seed: int
+) -> dict[str, Float[Tensor, "D d"]]:
+    """Draws of every kind that there are means for.
+
+    Args:
+        v: the direction at a block.
+        pair: both models' activations there, which two of the kinds need.
+    """
+    kinds = {ISOTROPIC: controls.isotropic(v, draws, seed), ORTHOGONAL: controls.orthogonal(v, draws, seed)}
+    if pair is not None:
+        kinds[COVARIANT] = controls.anisotropic(pair[0], draws, seed)
+        if _pairs_differ(*pair):
+            kinds[PERMUTED] = controls.permuted_means(*pair, draws, seed)
+    return kinds
 
 
 def given(
@@ -128,20 +145,6 @@ def _edit(change: Change, dose: float, v: Tensor, along: Tensor | None) -> Edit:
         return ablation(v[None], None if along is None else along[None], dose)
     vector = v if along is None else controls.matched(along[None], float(v.double().norm()))[0].float()
     return shift(vector, dose if change == "add" else -dose)
-
-
-def _kinds(found: Found, block: str, draws: int, seed: int) -> dict[str, Float[Tensor, "D d"]]:
-    v, pair = found.direction[block], found.pair(block)
-    kinds = {
-        ISOTROPIC: controls.isotropic(v, draws, seed),
-        ORTHOGONAL: controls.orthogonal(v, draws, seed),
-    }
-    if pair is not None:
-        base, tuned = pair
-        kinds[COVARIANT] = controls.anisotropic(base, draws, seed)
-        if _pairs_differ(base, tuned):
-            kinds[PERMUTED] = controls.permuted_means(base, tuned, draws, seed)
-    return kinds
 
 
 def _pairs_differ(base: Float[Tensor, "N d"], tuned: Float[Tensor, "N d"]) -> bool:

@@ -12,7 +12,7 @@ from tiltmeter.activations.maps.ridge import RidgeSource
 from tiltmeter.activations.maps.shared_span import carry_span, leading_span, random_span
 from tiltmeter.activations.specificity import controls
 from tiltmeter.activations.steering import Edit, ablation, shift
-from tiltmeter.directions.arms import Arm
+from tiltmeter.directions.arms import Arm, random_kinds
 from tiltmeter.directions.battery import Control
 from tiltmeter.directions.experiment import Edits
 
@@ -88,12 +88,7 @@ class Route:
 def own_route(name: str, states: States, draws: Draws) -> Route:
     """Along the target's own direction, with controls as in `steer`."""
     v, benign = states.direction, states.benign_direction
-    drawn = {
-        "isotropic": controls.isotropic(v, draws.count, draws.seed),
-        "orthogonal": controls.orthogonal(v, draws.count, draws.seed),
-        "with the activations' covariance": controls.anisotropic(states.base, draws.count, draws.seed),
-        "permuted labels": controls.permuted_means(states.base, states.tuned, draws.count, draws.seed),
-    }
+    drawn = random_kinds(v, (states.base, states.tuned), draws.count, draws.seed)
     return Route(name, name, OWN, v[None], _one_by_one(drawn), {} if benign is None else {"benign": benign[None]})
 
 
