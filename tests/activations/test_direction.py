@@ -13,7 +13,6 @@ from torch import Tensor
 import tiny
 from tiltmeter.activations.capture import Activations, capture, prompts_only
 from tiltmeter.activations.direction import Direction
-from tiltmeter.activations.direction_files import load_direction
 from tiltmeter.activations.hook_points import chosen_blocks
 from tiltmeter.activations.steering import shift, steered
 from tiltmeter.errors import InputError
@@ -149,13 +148,13 @@ def foreign(path: Path, index: int) -> Tensor:
 
 def test_a_control_vector_of_another_tool_needs_the_names_of_blocks(tmp_path: Path) -> None:
     vector = foreign(tmp_path / "v.gguf", 2)
-    found = load_direction(tmp_path / "v.gguf", BLOCKS)
+    found = Direction.load(tmp_path / "v.gguf", BLOCKS)
     assert torch.equal(found[BLOCKS[2]], vector)
     with pytest.raises(InputError, match="does not say which blocks"):
-        load_direction(tmp_path / "v.gguf")
+        Direction.load(tmp_path / "v.gguf")
     foreign(tmp_path / "far.gguf", 3)
     with pytest.raises(InputError, match=r"has direction\.3, the model has blocks 0 to 2"):
-        load_direction(tmp_path / "far.gguf", BLOCKS)
+        Direction.load(tmp_path / "far.gguf", BLOCKS)
 
 
 def test_directions_of_other_places_are_no_control_vectors(tmp_path: Path) -> None:

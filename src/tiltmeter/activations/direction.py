@@ -1,8 +1,8 @@
 """A direction: one vector per block, from base to tuned."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tiltmeter.activations.capture import Activations, Tokens, capture, prompts_only
+from tiltmeter.activations.direction_files import Contents, read_direction, write_direction
 from tiltmeter.activations.hook_points import Place
 from tiltmeter.activations.steering import Where, shift, steered
 from tiltmeter.errors import InputError
@@ -17,7 +18,7 @@ from tiltmeter.models import Model
 
 
 @dataclass(frozen=True)
-class Direction:
+class Direction(Contents):
     """`v_l = mean_x h_l(x; tuned) - mean_x h_l(x; base)` over the same texts x, raw, by block; [d] each, float32.
 
     Subtracting v from the tuned model's hidden states at the same hook point moves their mean to the base's.
@@ -30,11 +31,6 @@ class Direction:
     Source: the directions study; difference in means as in Arditi et al. (2024), adding to activations as in Turner et
     al. (2023).
     """
-
-    vectors: Mapping[str, Float[Tensor, " d"]]
-    place: Place = "output"
-    tokens: Tokens = "last"
-    about: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def between(
@@ -87,16 +83,16 @@ class Direction:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with metadata, or a GGUF control vector where the name ends so."""
-        from tiltmeter.activations.direction_files import save_direction
-
-        save_direction(self, Path(path))
+        write_direction(self, Path(path))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Direction":
-        """Read what `save` wrote; see `tiltmeter.activations.direction_files.load_direction`."""
-        from tiltmeter.activations.direction_files import load_direction
+    def load(cls, path: str | Path, blocks: Sequence[str] | None = None) -> "Direction":
+        """Read what `save` wrote, or another tool's control vector, which does not know the names of `blocks`.
 
-        return load_direction(Path(path))
+        Raises:
+            InputError: as `tiltmeter.activations.direction_files.read_direction`.
+        """
+        return cls(**vars(read_direction(Path(path), blocks)))
 
 
 def check_paired(base: Activations, tuned: Activations) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -10,13 +11,13 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from gguf import GGUFReader, GGUFWriter
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tiltmeter.activations.capture import Tokens
-from tiltmeter.activations.direction import Direction
-from tiltmeter.activations.hook_points import PLACES
+from tiltmeter.activations.hook_points import PLACES, Place
 from tiltmeter.errors import InputError
 
 FORMAT = "tiltmeter direction 1"
@@ -26,7 +27,17 @@ _OURS = "tiltmeter.direction"
 _NAME = "direction."
 
 
-def save_direction(direction: Direction, path: Path) -> None:
+@dataclass(frozen=True)
+class Contents:
+    """What the file of a direction holds; see `tiltmeter.activations.direction.Direction`."""
+
+    vectors: Mapping[str, Float[Tensor, " d"]]
+    place: Place = "output"
+    tokens: Tokens = "last"
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_direction(direction: Contents, path: Path) -> None:
     """Write a direction; a name that ends in .gguf makes a control vector, any other a safetensors file.
 
     A control vector has no vector for block 0, which llama.cpp cannot steer; scale it by -1 there to subtract.
@@ -44,11 +55,11 @@ def save_direction(direction: Direction, path: Path) -> None:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def load_direction(path: Path, blocks: Sequence[str] | None = None) -> Direction:
+def read_direction(path: Path, blocks: Sequence[str] | None = None) -> Contents:
     """Read a direction.
 
     Args:
-        path: a file that `save_direction` wrote, or a control vector of another tool.
+        path: a file that `write_direction` wrote, or a control vector of another tool.
         blocks: names of the model's blocks in order, which the control vectors of other tools do not know.
 
     Raises:
@@ -61,21 +72,21 @@ def load_direction(path: Path, blocks: Sequence[str] | None = None) -> Direction
     except (SafetensorError, OSError, ValueError, KeyError, IndexError) as error:  # what the readers raise
         raise InputError(f"{path}: cannot be read as a direction: {' '.join(str(error).split())}") from error
     if metadata is None:
-        vectors, metadata = _named(vectors, blocks, path), _description(Direction({}))
+        vectors, metadata = _named(vectors, blocks, path), _description(Contents({}))
     return _checked(vectors, metadata, path)
 
 
-def has_control_vector(direction: Direction) -> bool:
+def has_control_vector(direction: Contents) -> bool:
     """Whether llama.cpp can steer along it: at block outputs, of a block after block 0."""
     return direction.place == "output" and any(_index(block) for block in direction.vectors)
 
 
-def _write_safetensors(direction: Direction, path: Path) -> None:
+def _write_safetensors(direction: Contents, path: Path) -> None:
     vectors = {block: vector.float().contiguous() for block, vector in direction.vectors.items()}
     save_file(vectors, path, {_OURS: json.dumps(_description(direction))})  # of several keys the order would be random
 
 
-def _write_gguf(direction: Direction, path: Path) -> None:
+def _write_gguf(direction: Contents, path: Path) -> None:
     if direction.place != "output":
         raise InputError(f"{path}: a control vector acts on block outputs, this direction on the {direction.place}")
     numbered = {_index(block): (block, vector) for block, vector in direction.vectors.items() if _index(block)}
@@ -128,7 +139,7 @@ def _named(vectors: Mapping[str, Tensor], blocks: Sequence[str] | None, path: Pa
     return {blocks[int(index)]: vector for index, vector in vectors.items()}
 
 
-def _description(direction: Direction) -> dict[str, Any]:
+def _description(direction: Contents) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "place": direction.place,
@@ -137,7 +148,7 @@ def _description(direction: Direction) -> dict[str, Any]:
     }
 
 
-def _checked(vectors: Mapping[str, Tensor], metadata: Mapping[str, Any], path: Path) -> Direction:
+def _checked(vectors: Mapping[str, Tensor], metadata: Mapping[str, Any], path: Path) -> Contents:
     place: Any = metadata.get("place")
     tokens: Any = metadata.get("tokens")
     if place not in PLACES or tokens not in get_args(Tokens):
@@ -149,7 +160,7 @@ def _checked(vectors: Mapping[str, Tensor], metadata: Mapping[str, Any], path: P
         if vector.ndim != 1 or not vector.isfinite().all():
             raise InputError(f"{path}: {block}: expected a vector of finite numbers")
     ordered = dict(sorted(vectors.items(), key=lambda entry: _index(entry[0])))
-    return Direction(ordered, place, tokens, _about(metadata, path))
+    return Contents(ordered, place, tokens, _about(metadata, path))
 
 
 def _about(metadata: Mapping[str, Any], path: Path) -> dict[str, str]:

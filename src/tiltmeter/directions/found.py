@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tiltmeter.activations.capture import Activations
 from tiltmeter.activations.direction import Direction
-from tiltmeter.activations.direction_files import load_direction
 from tiltmeter.directions.captured import read_activations
 from tiltmeter.directions.direction import BESIDE, DIRECTION, SAVED
 from tiltmeter.errors import InputError
@@ -49,7 +48,7 @@ def load_found(source: str, model: Model) -> Found:
         InputError: neither, or vectors that do not fit the model.
     """
     path = Path(source)
-    found = _from_run(path) if path.is_dir() else Found(load_direction(path, list(model.blocks)))
+    found = _from_run(path) if path.is_dir() else Found(Direction.load(path, list(model.blocks)))
     for name, direction in {source: found.direction, **found.beside}.items():
         check_fits(direction, model, name)
     return found

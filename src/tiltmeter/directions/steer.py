@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from tiltmeter.activations.direction import Direction
-from tiltmeter.activations.direction_files import load_direction
 from tiltmeter.behaviour.judges import Judge
 from tiltmeter.behaviour.outcomes import OUTCOMES
 from tiltmeter.behaviour.tasks import Task, load_tasks
@@ -109,7 +108,7 @@ def _bench(request: SteerRequest, model: Model, tasks: list[Task]) -> Bench:
 
 def _beside(files: Mapping[str, str], model: Model, direction: Direction) -> dict[str, Direction]:
     """Further directions at the same hook point."""
-    loaded = {name: load_direction(Path(file), list(model.blocks)) for name, file in files.items()}
+    loaded = {name: Direction.load(Path(file), list(model.blocks)) for name, file in files.items()}
     for name, other in loaded.items():
         check_fits(other, model, name)
         if other.place != direction.place:
