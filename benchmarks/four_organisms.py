@@ -220,8 +220,9 @@ def carry(study: Study, task: str) -> dict[str, Any]:
         study.folder / "runs" / f"transfer-{task}", lambda out: run_transfer(request, out, OrganismJudge())
     )
     assert isinstance(result, TransferResult)
-    kept = result.model_dump(mode="json", include={"maps", "routes", "roles", "asymmetries", "models"})
-    return {"task": task, **kept}
+    kept = result.model_dump(mode="json", include={"maps", "routes", "roles", "asymmetries"})
+    models = {name: model.model_dump(exclude={"base", "tuned", "benign"}) for name, model in result.models.items()}
+    return {"task": task, **kept, "models": models}
 
 
 def finished(folder: Path, measure: Callable[[Path], Result]) -> Result:
