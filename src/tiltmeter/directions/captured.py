@@ -44,8 +44,8 @@ class ShardLine(Record):
 class Capturing:
     """Reads models on texts, each shard into a file `activations/NAME-NUMBER.safetensors` of the run folder.
 
-    A shard holds the states [R, d] by block in float32, and `rows` [R], the texts they belong to. It appears whole or
-    not at all; at most one is lost in a kill.
+    A shard holds each text's mean over its tokens, [R, d] by block in float32, and `rows` [R], which texts they are. It
+    appears whole or not at all; at most one is lost in a kill.
     """
 
     def __init__(self, run: RunFolder, reading: Reading) -> None:
@@ -68,13 +68,13 @@ class Capturing:
         missing = [shard for shard in shards if not self._is_whole(shard)]
         if missing:
             self._read_missing(load(), encoded, blocks, {shards.index(shard): shard for shard in missing})
-        return gathered(_averaged(_load(self._folder / shard)) for shard in shards)
+        return gathered(_load(self._folder / shard) for shard in shards)
 
     @property
     def _texts(self) -> int:
-        """Texts of a shard: whole batches; one where every token of a text is kept."""
+        """Texts of a shard: whole batches."""
         size = self._reading.batch_size
-        return size * (max(1, SHARD // size) if self._reading.tokens == "last" else 1)
+        return max(1, SHARD // size) * size
 
     def _is_whole(self, shard: str) -> bool:
         path = self._folder / shard
@@ -92,7 +92,8 @@ class Capturing:
             self._journal.append(ShardLine(name=shard, sha256=hash_file(self._folder / shard)))
 
     def _batches(self, model: Model, plan: Sequence[Batch], blocks: Sequence[str]) -> Iterator[Activations]:
-        return captured_batches(model, plan, blocks, self._reading.tokens, self._reading.place)
+        found = captured_batches(model, plan, blocks, self._reading.tokens, self._reading.place)
+        return map(_averaged, found)
 
 
 def read_activations(folder: Path, name: str) -> Activations:
@@ -104,14 +105,14 @@ def read_activations(folder: Path, name: str) -> Activations:
     shards = sorted((folder / FOLDER).glob(f"{name}-*.safetensors"))
     if not shards:
         raise InputError(f"{folder / FOLDER}: holds no activations {name!r}")
-    return gathered(_averaged(_load(shard)) for shard in shards)
+    return gathered(_load(shard) for shard in shards)
 
 
 def _averaged(found: Activations) -> Activations:
-    """A row per text."""
-    texts = found.rows.unique()
-    means = {block: found.per_prompt(block)[texts] for block in found.states}
-    return Activations(means, texts)
+    """A row per text: its mean, accumulated in float64."""
+    texts, rows = found.rows.unique(return_inverse=True)
+    inside = Activations(found.states, rows)
+    return Activations({block: inside.per_prompt(block).float() for block in found.states}, texts)
 
 
 def _load(path: Path) -> Activations:
