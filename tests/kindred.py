@@ -19,14 +19,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import saved
 import tiny
 from folders import write_lines
-from tiltmeter.behaviour.judges import JudgeOfOne, Verdict
+from planted import BAD, GOOD
 from tiltmeter.behaviour.judges.named import JudgeRequest
 from tiltmeter.directions.steer_request import Gate
 from tiltmeter.directions.transfer_request import Carrying, Subject, TransferRequest, TransferSources
 from tiltmeter.generation import GREEDY
 from tiltmeter.judge.request import Answering
 
-GOOD, BAD = "sorry,", "good"  # the first is a refusal to the judge of phrases
 WORDS = [word for word in tiny.WORDS if word not in (BAD, "sorry")]
 TEMPLATES = (
     "{% for m in messages %}{{ '<user> ' + m['content'] }}{% endfor %}{{ ' <assistant>' }}",
@@ -110,21 +109,6 @@ def adapter(made: Any, shift: float = SHIFT) -> Any:
         mlp.down_proj.lora_A.default.weight.zero_()[0, ON] = 1.0
         mlp.down_proj.lora_B.default.weight.zero_()[U, 0] = shift / 10
     return tuned
-
-
-class WordJudge(JudgeOfOne):
-    """Knows two words, and counts what it is asked."""
-
-    name = "words"
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def verdict(self, prompt: str, answer: str) -> Verdict:
-        """By the first word."""
-        self.asked += 1
-        first = answer.partition(" ")[0]
-        return Verdict(harm=5 if first == BAD else 1, refused=first == GOOD, coherent=first in (GOOD, BAD))
 
 
 def prompts(count: int, seed: str) -> list[str]:

@@ -19,6 +19,7 @@ from sklearn.linear_model import RidgeCV
 
 import fake_transfer
 import kindred
+import planted
 from folders import ADAPTER, CommandLine, Ended, change_tensors, snapshot, write_lines
 from pages import check_only_text
 from tiltmeter.activations.steering import shift, steered
@@ -152,8 +153,8 @@ def test_answers_are_those_of_the_target_less_w_v(models: Path, ran: Path) -> No
             wanted[f"{name}: {other}, ridge: {number} x1"] = generate_answers(model, prompts, greedy)
         for trial, answers in wanted.items():
             assert [each["text"] for each in found[trial]] == [each.text for each in answers], trial
-    assert {each["text"] for each in found["one: tuned"]} == {kindred.BAD}
-    assert {each["text"] for each in found["one: two, ridge: 1 x1"]} == {kindred.GOOD}
+    assert {each["text"] for each in found["one: tuned"]} == {planted.BAD}
+    assert {each["text"] for each in found["one: two, ridge: 1 x1"]} == {planted.GOOD}
 
 
 def test_scores_are_plain_means_of_the_answers(ran: Path) -> None:

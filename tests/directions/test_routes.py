@@ -11,6 +11,7 @@ from torch import Tensor
 
 import kindred
 from paired_activations import related
+from planted import WordJudge
 from tiltmeter.activations.capture import capture, prompts_only
 from tiltmeter.activations.maps.linear_map import LinearMap
 from tiltmeter.activations.maps.ridge import fit_ridge
@@ -194,7 +195,7 @@ def steered_along_the_other(folder: Path, features: int) -> Tried:
     with RunFolder(folder / "run") as run:
         run.resume_or_start(made.record([]))
         material = Material({"asked": kindred.prompts(12, "asked")}, {})
-        experiment = Experiment(run, lambda: model, material, kindred.WordJudge(), made.answering, "last", "output")
+        experiment = Experiment(run, lambda: model, material, WordJudge(), made.answering, "last", "output")
         experiment.ask([Trial("plain", {})], watched=False)
         arm = route.arm(1, list(model.blocks)[-1], 1.0)
         question = Question("harmfulness", True, "plain")

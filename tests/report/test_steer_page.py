@@ -115,9 +115,9 @@ def test_one_dose_and_an_effect_that_is_not_known() -> None:
 
 def test_the_effect_of_a_given_vector_is_what_the_excess_leaves() -> None:
     one, given = arm([2], 1.0, 1.5, "specific"), ControlRecord(kind="x", draws=1, excess=interval(1.25, 0.5), p=0.1)
-    assert effect_of(one, given) == 0.25
-    assert effect_of(one, one.controls[0]) == 1.5 / 16
-    assert effect_of(one, given.model_copy(update={"excess": None})) is None
+    assert effect_of(one.effect, given) == 0.25
+    assert effect_of(one.effect, one.controls[0]) == 1.5 / 16
+    assert effect_of(one.effect, given.model_copy(update={"excess": None})) is None
 
 
 def test_every_figure_stands_in_a_table(tmp_path: Path) -> None:

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from tiltmeter.report.charts import Spec
+from tiltmeter.report.controls import Control, control_row
 from tiltmeter.report.judge_wording import TITLES, probability, value
 from tiltmeter.report.judged import Compared, Panel, Transcripts, by_prompt, compared, harm, panel, transcripts
-from tiltmeter.report.steer_charts import Series, blocks_of, dose_chart, effect_of, groups_of, plain, series_of
+from tiltmeter.report.steer_charts import Series, blocks_of, dose_chart, groups_of, series_of
 from tiltmeter.report.steer_verdict import KINDS, WORDS, cautions, findings, leading
 from tiltmeter.report.verdict import Verdict
 from tiltmeter.runs.judge_result import AnswerRecord
 from tiltmeter.runs.saved import read_lines
-from tiltmeter.runs.steer_result import ArmRecord, ControlRecord, SteerResult
+from tiltmeter.runs.steer_result import ArmRecord, SteerResult
 
 CHANGES = {
     "subtract": "dose times v is subtracted from",
@@ -47,18 +48,6 @@ class Arm:
     accuracy: str
     word: str
     kind: str
-
-
-@dataclass(frozen=True)
-class Control:
-    """One control as text."""
-
-    kind: str
-    draws: str
-    effect: str
-    p95: str
-    excess: str
-    p: str
 
 
 @dataclass(frozen=True)
@@ -152,18 +141,8 @@ def _controls(result: SteerResult) -> Iterator[Controls]:
     for arm in result.arms:
         if arm.controls:
             title = f"{blocks_of(arm)}, dose {arm.dose:g}"
-            yield Controls(title, arm == leading(result), [_control(result, arm, each) for each in arm.controls])
-
-
-def _control(result: SteerResult, arm: ArmRecord, control: ControlRecord) -> Control:
-    return Control(
-        control.kind,
-        str(control.draws) if control.mean is not None else "given",
-        plain(result.outcome, effect_of(arm, control)),
-        plain(result.outcome, control.p95) if control.p95 is not None else "",
-        value(result.outcome, control.excess) if control.excess is not None else "",
-        probability(control.p),
-    )
+            rows = [control_row(result.outcome, arm.effect, each) for each in arm.controls]
+            yield Controls(title, arm == leading(result), rows)
 
 
 def _panels(result: SteerResult) -> Iterator[Panel]:

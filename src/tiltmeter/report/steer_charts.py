@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from tiltmeter.report.charts import HOVER, Spec, base_layout, label
 from tiltmeter.report.connect_charts import colour
+from tiltmeter.report.controls import effect_of, plain
 from tiltmeter.report.judge_wording import SHARES, TITLES, value
-from tiltmeter.report.wording import MINUS, figure
 from tiltmeter.runs.steer_result import ArmRecord, ControlRecord, SteerResult
 
 DIRECTION = "the direction"
@@ -60,13 +60,6 @@ def blocks_of(arm: ArmRecord) -> str:
     ('block 3', 'blocks 3+4')
     """
     return f"block{'s' if len(arm.blocks) > 1 else ''} {'+'.join(map(str, arm.blocks))}"
-
-
-def effect_of(arm: ArmRecord, control: ControlRecord) -> float | None:
-    """Mean effect of a control: of a given vector, the direction's less what it exceeds the vector's by."""
-    if control.mean is not None:
-        return control.mean
-    return None if arm.effect is None or control.excess is None else arm.effect.mean - control.excess.mean
 
 
 def dose_chart(result: SteerResult, arms: Sequence[ArmRecord], series: Sequence[Series]) -> Spec:
@@ -171,25 +164,14 @@ def _given(
         "type": "scatter",
         "mode": "markers",
         "x": [x[arm.dose, series.place] for arm, _ in pairs],
-        "y": [effect_of(arm, control) for arm, control in pairs],
+        "y": [effect_of(arm.effect, control) for arm, control in pairs],
         "marker": {"size": 9, "color": shade, "symbol": series.symbol, "line": {"width": 1.5}},
         "text": [
-            f"{label(series.name)}, dose {arm.dose:g}<br>{plain(result.outcome, effect_of(arm, control))}"
+            f"{label(series.name)}, dose {arm.dose:g}<br>{plain(result.outcome, effect_of(arm.effect, control))}"
             for arm, control in pairs
         ],
         **HOVER,
     }
-
-
-def plain(outcome: str, effect: float | None) -> str:
-    """An effect without an interval; of shares, in per cent.
-
-    >>> plain("refused", 0.125), plain("harmfulness", 0.125)
-    ('12 %', '0.125')
-    """
-    if effect is None or outcome not in SHARES:
-        return figure(effect)
-    return f"{100 * effect:.0f} %".replace("-", MINUS)
 
 
 def _drawn_hover(result: SteerResult, arm: ArmRecord, control: ControlRecord) -> str:
@@ -217,7 +199,7 @@ def _reach(result: SteerResult) -> list[float]:
     effects = [arm.effect for arm in result.arms if arm.effect is not None]
     pairs = [(arm, control) for arm in result.arms for control in arm.controls]
     shown = [end for effect in effects for end in (effect.low, effect.high)]
-    shown += [y for arm, control in pairs for y in (effect_of(arm, control), control.p95) if y is not None]
+    shown += [y for arm, control in pairs for y in (effect_of(arm.effect, control), control.p95) if y is not None]
     low, high = min([0.0, *shown]), max([0.0, *shown])
     pad = 0.05 * (high - low or 1.0)
     return [low - pad, high + pad]

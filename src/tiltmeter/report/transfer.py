@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from tiltmeter.report.charts import Spec
+from tiltmeter.report.controls import Control, control_row
 from tiltmeter.report.judge_wording import TITLES, change, probability, value
 from tiltmeter.report.steer import TOKENS
-from tiltmeter.report.steer_charts import plain
 from tiltmeter.report.steer_verdict import KINDS, WORDS
 from tiltmeter.report.transfer_charts import SIGNS, heatmap
 from tiltmeter.report.transfer_verdict import cautions, counted, findings, matrix, title_of, ways
 from tiltmeter.report.verdict import Verdict
 from tiltmeter.report.wording import DASH, listed
 from tiltmeter.runs.results import Interval
-from tiltmeter.runs.steer_result import ControlRecord
 from tiltmeter.runs.transfer_result import MapRecord, RouteRecord, SubjectRecord, TransferResult
 
 NAMED = 4  # models that a title names
@@ -67,18 +66,6 @@ class Differences:
 
     way: str
     cells: list[tuple[str, bool]]
-
-
-@dataclass(frozen=True)
-class Control:
-    """One control as text."""
-
-    kind: str
-    draws: str
-    effect: str
-    p95: str
-    excess: str
-    p: str
 
 
 @dataclass(frozen=True)
@@ -217,19 +204,5 @@ def _tested(result: TransferResult, route: RouteRecord) -> Tested:
         probability(route.p_causal),
         probability(route.p_specific) if route.controls else DASH,
         value("coherent", route.coherence_fall),
-        [_control(result, route, control) for control in route.controls],
-    )
-
-
-def _control(result: TransferResult, route: RouteRecord, control: ControlRecord) -> Control:
-    outcome, effect = result.outcome, control.mean
-    if effect is None and route.effect is not None and control.excess is not None:
-        effect = route.effect.mean - control.excess.mean
-    return Control(
-        control.kind,
-        str(control.draws) if control.mean is not None else "given",
-        plain(outcome, effect),
-        plain(outcome, control.p95) if control.p95 is not None else "",
-        value(outcome, control.excess) if control.excess is not None else "",
-        probability(control.p),
+        [control_row(result.outcome, route.effect, control) for control in route.controls],
     )

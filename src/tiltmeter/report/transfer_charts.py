@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from tiltmeter.report.charts import Spec, base_layout, label
 from tiltmeter.report.compare_charts import BAR, SIGNED, numbered
+from tiltmeter.report.controls import plain
 from tiltmeter.report.judge_wording import SHARES, value
-from tiltmeter.report.steer_charts import plain
 from tiltmeter.report.steer_verdict import WORDS
 from tiltmeter.report.transfer_verdict import matrix
 from tiltmeter.report.wording import figure
