@@ -12,8 +12,9 @@ from fake_runs import interval
 from fake_steer import answers, arm, controls, difference, outcome, steer_result, write_steer
 from pages import HOSTILE, Page, check_only_text
 from tiltmeter.report import render
+from tiltmeter.report.controls import effect_of
 from tiltmeter.report.judged import MOST_TRANSCRIPTS
-from tiltmeter.report.steer_charts import DIRECTION, dose_chart, effect_of, groups_of, series_of
+from tiltmeter.report.steer_charts import DIRECTION, dose_chart, groups_of, series_of
 from tiltmeter.report.steer_verdict import cautions, findings, leading, outcome_of
 from tiltmeter.report.wording import DASH, MINUS
 from tiltmeter.runs.judge_result import AnswerRecord, SetRecord
