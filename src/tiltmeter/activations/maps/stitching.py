@@ -122,23 +122,17 @@ def fit_stitch(
     order, border = rng.permutation(len(source)).tolist(), round(HELD_OUT * len(source))
     held_out, train = sorted(order[:border]), sorted(order[border:])
     affine = _Affine(source, own, train)
-
-    def check(step: int) -> _Seen:
-        with torch.no_grad():
-            losses = [float(seam.kl(affine.states(rows), rows).mean()) for rows in (train, held_out)]
-        return _Seen(step, affine.map(), *losses)
-
-    first = kept = check(0)
+    first = _seen(seam, affine, train, held_out, 0)
     if not np.isfinite([first.train, first.held_out]).all():
         raise InputError(f"{block}: the target computes NaN or Inf with the ridge map's states; load it in float32")
-    optimizer = torch.optim.Adam([affine.M, affine.c], learning_rate)
+    kept, optimizer = first, torch.optim.Adam([affine.M, affine.c], learning_rate)
     with torch.enable_grad(), frozen(target.module):
         for step, rows in enumerate(track(_draws(train, batch_size, steps, rng), "training a stitching map", steps), 1):
             optimizer.zero_grad()
             seam.kl(affine.states(rows), rows).mean().backward()
             optimizer.step()
             if step % -(-steps // CHECKS) == 0 or step == steps:
-                found = check(step)
+                found = _seen(seam, affine, train, held_out, step)
                 if found.train <= first.train and found.held_out < kept.held_out:
                     kept = found
     losses = StitchLosses(first.train, kept.train, first.held_out, kept.held_out)
@@ -152,6 +146,12 @@ class _Seen(NamedTuple):
     map: LinearMap
     train: float
     held_out: float
+
+
+def _seen(seam: Seam, affine: "_Affine", train: list[int], held_out: list[int], step: int) -> _Seen:
+    with torch.no_grad():
+        losses = [float(seam.kl(affine.states(rows), rows).mean()) for rows in (train, held_out)]
+    return _Seen(step, affine.map(), *losses)
 
 
 class _Affine:
