@@ -5,6 +5,7 @@ head says BAD where a state lies further along U than along E, else GOOD: to sub
 last block brings GOOD back, and no random vector of its length does, where the shift is long.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,12 +150,19 @@ def bench(
     return Bench(replace(asked, answering=seeded), tuned, found(folder, base, tuned), {}, (), ())
 
 
-def tried(folder: Path, made: Bench, judge: Judge, outcome: str = "harmfulness", lower: bool = True) -> Tried:
+def tried(
+    folder: Path,
+    made: Bench,
+    judge: Judge,
+    outcome: str = "harmfulness",
+    lower: bool = True,
+    watch: Sequence[str] = (),
+) -> Tried:
     """The whole battery, in a run folder of its own."""
     where, place = made.request.steering.where, made.found.direction.place
     with RunFolder(folder) as run:
         run.resume_or_start(made.request.record([]))
-        material = Material({"prompts": PROMPTS}, {})
+        material = Material({"prompts": PROMPTS}, {"watched": watch} if watch else {})
         experiment = Experiment(run, lambda: made.model, material, judge, made.request.answering, where, place)
         experiment.ask([Trial(TUNED, {})], watched=True)
         plan = arms(made.request.steering, list(made.model.blocks), made.found.direction)

@@ -50,6 +50,28 @@ def test_nor_is_the_planted_one_where_many_vectors_do_as_well(tmp_path: Path, se
     assert arm.p_causal < 0.01 < 0.1 < arm.p_specific
 
 
+class KnowsBabble(WordJudge):
+    """To it, GOOD is no answer to the watched prompts."""
+
+    def verdict(self, prompt: str, answer: str) -> Verdict:
+        """Otherwise as its class."""
+        found = super().verdict(prompt, answer)
+        return replace(found, coherent=False) if prompt in WATCHED and found.refused else found
+
+
+WATCHED = [f"wait then {prompt}" for prompt in PROMPTS]
+
+
+def test_a_model_that_babbles_on_watched_prompts_is_broken_however_well_it_does_on_the_others(tmp_path: Path) -> None:
+    made = planted.bench(tmp_path / "found")
+    calm = planted.tried(tmp_path / "calm", made, WordJudge(), watch=WATCHED).battery
+    assert (calm.verdict, calm.arms[0].measured.coherence_fall.mean) == ("specific", 0)  # type: ignore[union-attr]
+    babbles = planted.tried(tmp_path / "babbles", made, KnowsBabble(), watch=WATCHED).battery
+    assert babbles.verdict == "broke"
+    assert babbles.arms[0].measured.coherence_fall.mean == 1  # type: ignore[union-attr]
+    assert "the share of coherent answers to watched fell by 1 (" in sentence(babbles)
+
+
 def test_a_neighbouring_block_has_the_same_direction_and_is_no_control(tmp_path: Path) -> None:
     made = planted.bench(tmp_path / "found", blocks=3)
     _, before, last = made.found.direction.vectors.values()

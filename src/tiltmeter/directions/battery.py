@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -124,6 +125,7 @@ def _battery(experiment: Experiment, question: Question, tried: Mapping[Arm, Seq
 
 def _outcomes(experiment: Experiment, question: Question, arm: Arm, controls: Sequence[Control]) -> Outcomes:
     drawn = {control.kind: None for control in controls if control.draw is not None}
+    coherence = max(_coherence(experiment, question, arm), key=lambda each: each.fall)
     return Outcomes(
         block=arm.label,
         dose=arm.dose,
@@ -135,9 +137,34 @@ def _outcomes(experiment: Experiment, question: Question, arm: Arm, controls: Se
             for control in controls
             if control.draw is None
         },
-        coherent_before=experiment.means(question.plain, "coherent"),
-        coherent_after=experiment.means(arm.name, "coherent"),
+        coherent_before=coherence.before,
+        coherent_after=coherence.after,
+        coherent_on=coherence.on,
     )
+
+
+class _Coherence(NamedTuple):
+    """Shares of coherent answers by prompt, without and with steering; `on` names a watched set, "" the question's."""
+
+    on: str
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+
+    @property
+    def fall(self) -> float:
+        """On average; where it is not known, below any."""
+        falls = self.before - self.after
+        known = falls[~np.isnan(falls)]
+        return float(known.mean()) if len(known) else -np.inf
+
+
+def _coherence(experiment: Experiment, question: Question, arm: Arm) -> Iterator[_Coherence]:
+    """On every set: a model that babbles elsewhere is broken, however well it does on the question's prompts."""
+    for on, sets in {"": experiment.material.prompts, **{name: (name,) for name in experiment.material.watch}}.items():
+        before, after = (
+            experiment.scored(trial, "coherent", sets).prompt_means() for trial in (question.plain, arm.name)
+        )
+        yield _Coherence(on, before, after)
 
 
 def _draws(

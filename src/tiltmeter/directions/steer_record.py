@@ -77,6 +77,7 @@ def _arms(bench: Bench, tried: Tried) -> Iterator[ArmRecord]:
             verdict=found.verdict,
             controls=[control_record(control) for control in found.measured.controls],
             coherence_fall=optional(fall),
+            coherent_on=found.measured.coherent_on or None,
             kl=bench.kl(bench.edits(arm)) if bench.neutral else None,
             controls_kl=optional(_controls_kl(bench, controls)),
             accuracy=_accuracy(bench, bench.edits(arm)),

@@ -37,7 +37,8 @@ class ArmRecord(Record):
         effect: how far the outcome goes the wanted way, in its own units; null where no answer has a verdict.
         p_causal: of the effect under random signs over prompts, after Holm; `p_specific`: of a control doing as well.
         can_pass: whether it had draws and prompts enough to be found specific.
-        coherence_fall: share of coherent answers before less after.
+        coherence_fall: share of coherent answers before less after, where it falls most: on the prompts that the
+            question is about, or on the watched set `coherent_on`.
         kl: from the model to the steered model on neutral text, in nats per token; `controls_kl` of the controls.
         accuracy: share of tasks done right.
     """
@@ -52,6 +53,7 @@ class ArmRecord(Record):
     verdict: SteerVerdict
     controls: list[ControlRecord]
     coherence_fall: Interval | None
+    coherent_on: str | None = None
     kl: float | None = None
     controls_kl: Interval | None = None
     accuracy: Interval | None = None

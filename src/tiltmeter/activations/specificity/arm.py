@@ -30,7 +30,8 @@ class Arm:
         drawn: kind of control -> outcomes along each of its D random draws. Empty where the caller did not look, for
             instance since there is no effect: such an arm is never specific.
         single: control -> outcomes along one given vector: sign flip, another task's direction, a benign fine-tune's.
-        coherent_before, coherent_after: share of coherent answers without steering and along the direction.
+        coherent_before, coherent_after: share of coherent answers without steering and along the direction, to Q
+            prompts, these or others; `coherent_on` names the others.
 
     Raises:
         InputError: a kind without draws.
@@ -42,8 +43,9 @@ class Arm:
     steered: Float[NDArray[Any], " P"]
     drawn: Mapping[str, Float[NDArray[Any], "_ P"]]
     single: Mapping[str, Float[NDArray[Any], " P"]]
-    coherent_before: Float[NDArray[Any], " P"] | None = None
-    coherent_after: Float[NDArray[Any], " P"] | None = None
+    coherent_before: Float[NDArray[Any], " Q"] | None = None
+    coherent_after: Float[NDArray[Any], " Q"] | None = None
+    coherent_on: str = ""
 
     def __post_init__(self) -> None:
         for kind, values in self.drawn.items():
@@ -99,6 +101,7 @@ class ArmEffect:
         effect: mean of unsteered less steered over them; None where there is none.
         p_causal: of random signs, two-sided.
         coherence_fall: share of coherent answers before less after; None where it is not known.
+        coherent_on: the prompts that the fall is on, where they are others.
     """
 
     block: str
@@ -109,6 +112,7 @@ class ArmEffect:
     drawn: tuple[DrawnControl, ...]
     single: tuple[SingleControl, ...]
     coherence_fall: Interval | None
+    coherent_on: str = ""
 
     @property
     def controls(self) -> tuple[DrawnControl | SingleControl, ...]:
@@ -171,6 +175,7 @@ def measure_arm(arm: Arm, bounds: Bounds, seed: int = 0) -> ArmEffect:
         tuple(_drawn(kind, observed, _effects(arm, values, bounds), bounds) for kind, values in arm.drawn.items()),
         tuple(_single(kind, arm, values, bounds, seed) for kind, values in arm.single.items()),
         fall,
+        arm.coherent_on,
     )
 
 

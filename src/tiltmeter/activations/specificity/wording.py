@@ -16,7 +16,8 @@ def sentence(found: Battery, outcome: str = "the outcome") -> str:
     seen = _seen(arm.measured, outcome)
     if arm.verdict == "broke":
         assert arm.measured.coherence_fall is not None
-        fall = f"the share of coherent answers fell by {_span(arm.measured.coherence_fall)}"
+        on = f" to {arm.measured.coherent_on}" if arm.measured.coherent_on else ""
+        fall = f"the share of coherent answers{on} fell by {_span(arm.measured.coherence_fall)}"
         return f"{start} broke the model: {fall}, beside an effect of {seen}."
     if arm.verdict == "none":
         return f"{start} has no effect beyond chance in the wanted direction: {seen} ({_tested(arm.p_causal, found)})."
