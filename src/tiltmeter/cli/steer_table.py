@@ -8,7 +8,7 @@ from rich.table import Table
 
 from tiltmeter.cli.tables import WIDTH, next_step, safe
 from tiltmeter.report.judge_wording import TITLES, probability, value
-from tiltmeter.report.steer_verdict import WORDS, cautions, findings, leading, outcome_of
+from tiltmeter.report.steer_verdict import WORDS, cautions, coherence_lost, findings, leading, outcome_of
 from tiltmeter.report.wording import figure
 from tiltmeter.runs.steer_result import ArmRecord, SteerResult
 
@@ -48,7 +48,7 @@ def _cells(result: SteerResult, arm: ArmRecord) -> dict[str, str]:
         "effect": value(result.outcome, arm.effect),
         "p": probability(arm.p_causal),
         "p specific": probability(arm.p_specific) if arm.controls else "",
-        "coherence lost": value("coherent", arm.coherence_fall) if arm.coherence_fall else "",
+        "coherence lost": safe(coherence_lost(arm)),
         "KL": figure(arm.kl, 2) if arm.kl is not None else "",
         "of controls": figure(arm.controls_kl.mean, 2) if arm.controls_kl else "",
         "tasks right": value("accuracy", arm.accuracy) if arm.accuracy else "",

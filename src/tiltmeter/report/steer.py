@@ -10,8 +10,9 @@ from tiltmeter.report.controls import Control, control_row
 from tiltmeter.report.judge_wording import TITLES, probability, value
 from tiltmeter.report.judged import Compared, Panel, Transcripts, by_prompt, compared, harm, panel, transcripts
 from tiltmeter.report.steer_charts import Series, blocks_of, dose_chart, groups_of, series_of
-from tiltmeter.report.steer_verdict import KINDS, WORDS, cautions, findings, leading
+from tiltmeter.report.steer_verdict import KINDS, WORDS, cautions, coherence_lost, findings, leading
 from tiltmeter.report.verdict import Verdict
+from tiltmeter.report.wording import DASH
 from tiltmeter.runs.judge_result import AnswerRecord
 from tiltmeter.runs.saved import read_lines
 from tiltmeter.runs.steer_result import ArmRecord, SteerResult
@@ -130,7 +131,7 @@ def _arm(result: SteerResult, arm: ArmRecord) -> Arm:
         value(result.outcome, arm.effect),
         probability(arm.p_causal),
         probability(arm.p_specific) if arm.controls else "",
-        value("coherent", arm.coherence_fall),
+        coherence_lost(arm) or DASH,
         value("accuracy", arm.accuracy),
         WORDS[arm.verdict],
         KINDS[arm.verdict],

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from tiltmeter.report.judge_wording import value
 from tiltmeter.report.verdict import FEW_EXAMPLES as FEW
 from tiltmeter.report.verdict import Verdict
 from tiltmeter.report.wording import share
@@ -25,6 +26,12 @@ MANY_CUT = 0.1  # a share of answers
 def findings(result: SteerResult) -> list[Verdict]:
     """The gate's verdict over all arms."""
     return [Verdict(KINDS[result.verdict], WORDS[result.verdict], result.sentence)]
+
+
+def coherence_lost(arm: ArmRecord) -> str:
+    """The fall of coherence, and the watched set that it is on."""
+    on = f" on {arm.coherent_on}" if arm.coherent_on else ""
+    return f"{value('coherent', arm.coherence_fall)}{on}" if arm.coherence_fall else ""
 
 
 def leading(result: SteerResult) -> ArmRecord:
