@@ -234,6 +234,24 @@ def test_the_diagonal_is_what_steer_does(models: Path, ran: Path, tmp_path: Path
             assert texts[0] == texts[1]
 
 
+def test_watched_prompts_are_answered_by_models_and_routes_and_by_no_control(
+    models: Path, tmp_path: Path, tiltmeter: CommandLine
+) -> None:
+    ended = run(tiltmeter, models, tmp_path / "out", "--watch", models / "common.jsonl")
+    assert (ended.code, ended.err) == (0, "")
+    result, found = result_of(tmp_path / "out"), answers_of(tmp_path / "out")
+    assert list(result["sets"]) == ["asked"]
+    assert list(result["watched"]) == ["common"]
+    assert [given["role"] for given in result["inputs"] if given["role"] == "watch"] == ["watch"]
+    answered = {model for model, answers in found.items() if any(each["prompts"] == "common" for each in answers)}
+    controls = {model for model in found if model.count(": ") > 2}
+    assert controls
+    assert answered == set(found) - controls
+    twice = run(tiltmeter, models, tmp_path / "twice", "--watch", models / "asked.jsonl")
+    assert twice.code == 2
+    assert "--prompts, --watch: both have a set asked: rename a file" in twice.err
+
+
 def test_a_recorded_run_gives_the_same_bytes_again(ran: Path, tmp_path: Path, tiltmeter: CommandLine) -> None:
     again = tiltmeter("run", ran / "run.yaml", "--out", tmp_path / "again")
     assert (again.code, again.err) == (0, "")

@@ -39,6 +39,9 @@ Where = Annotated[
     Literal["last", "prompt", "all"], typer.Option(help="Which tokens: the prompt's last, the prompt's, or all.")
 ]
 Dose = Annotated[list[float] | None, typer.Option(help="Times the direction; repeat. 0.25, 0.5 and 1 if not given.")]
+Watch = Annotated[
+    list[str] | None, typer.Option(help="Further prompts, on which refusals and coherence are watched; repeat.")
+]
 Draws = Annotated[
     int | None, typer.Option(min=1, help="Of each random control; as many as the number of arms needs if not given.")
 ]
@@ -75,9 +78,7 @@ def steer(
         typer.Option(help="Number of a block, -1 the last; A+B edits both at once; all tries each; repeat."),
     ] = None,
     dose: Dose = None,
-    watch: Annotated[
-        list[str] | None, typer.Option(help="Further prompts, to see side effects on refusals or harmless answers.")
-    ] = None,
+    watch: Watch = None,
     tasks: Annotated[list[str] | None, typer.Option(help="Prompts with right answers, for accuracy; repeat.")] = None,
     neutral: Annotated[
         list[str] | None, typer.Option(help="Pairs of prompt and completion, for KL from the model as it is; repeat.")

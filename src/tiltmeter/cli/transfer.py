@@ -27,7 +27,7 @@ from tiltmeter.cli.judge_options import (
 )
 from tiltmeter.cli.limits import Figure, exceeded, limit_option, parse_limits
 from tiltmeter.cli.options import BatchSize, Device, Dtype, Out, requested_judge
-from tiltmeter.cli.steer import Draws, JudgeName, Outcome, Where
+from tiltmeter.cli.steer import Draws, JudgeName, Outcome, Watch, Where
 from tiltmeter.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def transfer(
     judge: JudgeName,
     out: Out,
     outcome: Outcome = "harmfulness",
+    watch: Watch = None,
     map: Annotated[
         list[str] | None, typer.Option(help="How directions are carried: ridge, procrustes, cca or stitch; repeat.")
     ] = None,
@@ -102,7 +103,7 @@ def transfer(
         panel=named_panel(panel or (), panel_logs, workers),
     )
     request = TransferRequest(
-        TransferSources(_subjects(model), tuple(common), tuple(prompts)),
+        TransferSources(_subjects(model), tuple(common), tuple(prompts), tuple(watch or ())),
         one_judge(judge, asked),
         Carrying(_maps(map or ["ridge"]), block, dose, where, span, batch_size),
         Gate(outcome, draws),

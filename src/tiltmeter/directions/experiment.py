@@ -13,6 +13,7 @@ from tiltmeter.activations.hook_points import Place
 from tiltmeter.activations.steering import Edit, Where, steered
 from tiltmeter.behaviour.judges import Judge, Verdict
 from tiltmeter.behaviour.outcomes import Scored, score
+from tiltmeter.errors import InputError
 from tiltmeter.generation import Answer
 from tiltmeter.judge.answers import Answerer, AnswerLine, Key, Sets
 from tiltmeter.judge.checks import canaries_for
@@ -20,6 +21,7 @@ from tiltmeter.judge.request import Answering
 from tiltmeter.judge.verdicts import Judging, VerdictLine
 from tiltmeter.models import Model
 from tiltmeter.progress import track
+from tiltmeter.requests import load_named_prompts
 from tiltmeter.runs.folder import RunFolder
 
 Edits = Mapping[str, Edit]
@@ -39,6 +41,21 @@ class Material:
 
     prompts: Sets
     watch: Sets
+
+
+def load_material(prompts: Sequence[str], watch: Sequence[str]) -> Material:
+    """From files or public sets.
+
+    Raises:
+        InputError: one that cannot be read, none at all of the first kind, the same name twice.
+    """
+    if not prompts:
+        raise InputError("expected at least one --prompts FILE")
+    material = Material(load_named_prompts(prompts), load_named_prompts(watch))
+    both = material.prompts.keys() & material.watch.keys()
+    if both:
+        raise InputError(f"--prompts, --watch: both have a set {min(both)}: rename a file")
+    return material
 
 
 class Experiment:

@@ -12,14 +12,14 @@ from tiltmeter.behaviour.tasks import Task, load_tasks
 from tiltmeter.directions.arms import arms, check_names
 from tiltmeter.directions.battery import Question, try_arms, wants_lower
 from tiltmeter.directions.bench import Bench
-from tiltmeter.directions.experiment import Experiment, Material, Trial
+from tiltmeter.directions.experiment import Experiment, Trial, load_material
 from tiltmeter.directions.found import check_fits, load_found
 from tiltmeter.directions.steer_record import BASE, TUNED, steer_result
 from tiltmeter.directions.steer_request import SteerRequest
 from tiltmeter.errors import InputError
 from tiltmeter.judge.record import answer_lines
 from tiltmeter.models import Model, load_model, load_tuned, local_folder
-from tiltmeter.requests import DTYPES, hash_files, load_named, load_named_prompts
+from tiltmeter.requests import DTYPES, hash_files, load_named
 from tiltmeter.runs.folder import RunFolder
 from tiltmeter.runs.inputs import hash_input
 from tiltmeter.runs.results import Input
@@ -36,8 +36,7 @@ def run_steer(request: SteerRequest, out: Path, judge: Judge) -> SteerResult:
     """
     _check(request)
     steering, gate = request.steering, request.gate
-    material = Material(load_named_prompts(request.sources.prompts), load_named_prompts(request.sources.watch))
-    _check_sets(material)
+    material = load_material(request.sources.prompts, request.sources.watch)
     tasks = _tasks(request)
     adds = steering.change == "add"
     subject, other = (BASE, TUNED) if adds else (TUNED, BASE)
@@ -63,17 +62,9 @@ def _check(request: SteerRequest) -> None:
         raise InputError(f"--outcome: expected one of {', '.join(OUTCOMES)}, got {request.gate.outcome}")
     if request.gate.match == "kl" and not request.sources.neutral:
         raise InputError("--match kl: give pairs of prompt and completion to measure it on: --neutral FILE")
-    if not request.sources.prompts:
-        raise InputError("expected at least one --prompts FILE")
     for dose in request.steering.doses:
         if not 0 < dose < math.inf:
             raise InputError(f"--dose: expected a number above 0, got {dose:g}")
-
-
-def _check_sets(material: Material) -> None:
-    both = material.prompts.keys() & material.watch.keys()
-    if both:
-        raise InputError(f"--prompts, --watch: both have a set {min(both)}: rename a file")
 
 
 def _tasks(request: SteerRequest) -> list[Task]:

@@ -12,7 +12,7 @@ from tiltmeter.behaviour.judges import Judge
 from tiltmeter.behaviour.outcomes import OUTCOMES
 from tiltmeter.directions.battery import Question, try_arms, wants_lower
 from tiltmeter.directions.captured import Capturing, Reading
-from tiltmeter.directions.experiment import Experiment, Material, Trial
+from tiltmeter.directions.experiment import Experiment, Material, Trial, load_material
 from tiltmeter.directions.mapped import Place, fit_map
 from tiltmeter.directions.routes import Draws, Route, States, carried_route, own_route, span_route
 from tiltmeter.directions.subjects import Outline, load_base, load_fine_tune, naming, outline, read_states
@@ -26,7 +26,6 @@ from tiltmeter.directions.transfer_record import (
 )
 from tiltmeter.directions.transfer_request import TransferRequest
 from tiltmeter.errors import InputError
-from tiltmeter.judge.answers import Sets
 from tiltmeter.judge.record import answer_lines
 from tiltmeter.models import local_folder
 from tiltmeter.progress import track
@@ -60,7 +59,7 @@ def run_transfer(request: TransferRequest, out: Path, judge: Judge) -> TransferR
     _check(request)
     common = list(dict.fromkeys(each for of_set in load_named_prompts(sources.common).values() for each in of_set))
     _check_count(common)
-    prompts = load_named_prompts(sources.prompts)
+    material = load_material(sources.prompts, sources.watch)
     with RunFolder(out) as run:
         inputs = _inputs(request)
         outlines = [outline(name, each, common, request.carrying.block) for name, each in sources.models.items()]
@@ -72,10 +71,10 @@ def run_transfer(request: TransferRequest, out: Path, judge: Judge) -> TransferR
         }
         plans = [_plan(request, each, read) for each in outlines]
         walks = [
-            _walk(request, run, prompts, judge, each, read[each.name], plan)
+            _walk(request, run, material, judge, each, read[each.name], plan)
             for each, plan in zip(outlines, plans, strict=True)
         ]
-        result = transfer_result(request, inputs, outlines, prompts, walks)
+        result = transfer_result(request, inputs, outlines, material, walks)
         for_lines = {key: answer for walk in walks for key, answer in walk.answers.items()}
         verdicts = {key: verdict for walk in walks for key, verdict in walk.judged.verdicts.items()}
         run.write_lines("answers", answer_lines(for_lines, {judge.name: verdicts}))
@@ -96,8 +95,6 @@ def _check(request: TransferRequest) -> None:
         raise InputError(f"--map: given twice among {', '.join(carrying.maps)}")
     if not 0 < carrying.dose < math.inf:
         raise InputError(f"--dose: expected a number above 0, got {carrying.dose:g}")
-    if not request.sources.prompts:
-        raise InputError("expected at least one --prompts FILE")
 
 
 def _check_count(common: Sequence[str]) -> None:
@@ -112,7 +109,8 @@ def _inputs(request: TransferRequest) -> list[Input]:
         for role, source in vars(subject).items()
         if source is not None
     ]
-    return [*models, *hash_files({"common": request.sources.common, "prompts": request.sources.prompts})]
+    sources = request.sources
+    return [*models, *hash_files({"common": sources.common, "prompts": sources.prompts, "watch": sources.watch})]
 
 
 def _plan(request: TransferRequest, target: Outline, read: Mapping[str, States]) -> Plan:
@@ -138,7 +136,7 @@ def _plan(request: TransferRequest, target: Outline, read: Mapping[str, States])
 def _walk(
     request: TransferRequest,
     run: RunFolder,
-    prompts: Sets,
+    material: Material,
     judge: Judge,
     target: Outline,
     states: States,
@@ -148,10 +146,9 @@ def _walk(
     subject, outcome = target.subject, request.gate.outcome
     plain = f"{target.name}: tuned"
     load = partial(load_fine_tune, request, subject, subject.tuned)
-    material = Material(prompts, {})
     experiment = Experiment(run, load, material, judge, request.answering, request.carrying.where, "output")
-    experiment.ask([Trial(f"{target.name}: base", {})], watched=False, load=partial(load_base, request, subject))
-    experiment.ask([Trial(plain, {})], watched=False)
+    experiment.ask([Trial(f"{target.name}: base", {})], watched=True, load=partial(load_base, request, subject))
+    experiment.ask([Trial(plain, {})], watched=True)
     question = Question(outcome, wants_lower(outcome, adds=False), plain, request.seed)
     carried = [_try(request, experiment, question, target, route) for route in plan.routes]
     return walked(subject_record(target, states, experiment, question), experiment, question, plan.maps, carried)

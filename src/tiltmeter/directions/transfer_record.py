@@ -10,7 +10,7 @@ from tiltmeter.activations.specificity.controls import isotropic
 from tiltmeter.activations.specificity.wording import sentence
 from tiltmeter.directions.arms import Arm
 from tiltmeter.directions.battery import Question, Tried
-from tiltmeter.directions.experiment import Experiment
+from tiltmeter.directions.experiment import Experiment, Material
 from tiltmeter.directions.mapped import Mapped
 from tiltmeter.directions.routes import Route, States
 from tiltmeter.directions.steer_record import control_record, optional
@@ -18,7 +18,7 @@ from tiltmeter.directions.subjects import Outline
 from tiltmeter.directions.topology import Sides, asymmetries, roles
 from tiltmeter.directions.transfer_request import TransferRequest
 from tiltmeter.generation import Answer
-from tiltmeter.judge.answers import Key, Sets
+from tiltmeter.judge.answers import Key
 from tiltmeter.judge.record import Judged, judge_record, set_records
 from tiltmeter.runs.record import tool_versions
 from tiltmeter.runs.results import Input
@@ -116,7 +116,11 @@ def walked(
 
 
 def transfer_result(
-    request: TransferRequest, inputs: list[Input], outlines: Sequence[Outline], prompts: Sets, walks: Sequence[Walked]
+    request: TransferRequest,
+    inputs: list[Input],
+    outlines: Sequence[Outline],
+    material: Material,
+    walks: Sequence[Walked],
 ) -> TransferResult:
     """All that the result says."""
     question, names, draws = walks[0].question, [each.name for each in outlines], max(walk.draws for walk in walks)
@@ -143,7 +147,8 @@ def transfer_result(
         common=len(outlines[0].texts),
         models={name: walk.subject for name, walk in zip(names, walks, strict=True)},
         judge=judge_record(request.judge, Judged(verdicts, checks, {})),
-        sets=set_records(prompts, request.answering.samples),
+        sets=set_records(material.prompts, request.answering.samples),
+        watched=set_records(material.watch, request.answering.samples),
         sampling=vars(request.answering.sampling),
         maps=[found for walk in walks for found in walk.maps],
         routes=routes,
@@ -166,6 +171,7 @@ def _route(each: Carried, outcome: str) -> RouteRecord:
         sentence=sentence(each.tried.battery, outcome),
         controls=[control_record(control) for control in arm.measured.controls],
         coherence_fall=optional(arm.measured.coherence_fall),
+        coherent_on=arm.measured.coherent_on or None,
     )
 
 

@@ -33,11 +33,13 @@ class TransferSources:
         models: by name; two or more.
         common: files of prompts that every model reads, for maps and directions.
         prompts: files of prompts that are answered.
+        watch: further prompts, on which coherence has to be kept too.
     """
 
     models: dict[str, Subject]
     common: tuple[str, ...]
     prompts: tuple[str, ...]
+    watch: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from tiltmeter.report.verdict import Verdict
 from tiltmeter.report.wording import share
 from tiltmeter.runs.judge_result import JudgeRecord, OutcomeRecord
 from tiltmeter.runs.steer_result import ArmRecord, SteerResult, SteerVerdict
+from tiltmeter.runs.transfer_result import RouteRecord
 
 Kind = Literal["tilted", "mixed", "none"]
 WORDS: Mapping[SteerVerdict, str] = {
@@ -28,7 +29,7 @@ def findings(result: SteerResult) -> list[Verdict]:
     return [Verdict(KINDS[result.verdict], WORDS[result.verdict], result.sentence)]
 
 
-def coherence_lost(arm: ArmRecord) -> str:
+def coherence_lost(arm: ArmRecord | RouteRecord) -> str:
     """The fall of coherence, and the watched set that it is on."""
     on = f" on {arm.coherent_on}" if arm.coherent_on else ""
     return f"{value('coherent', arm.coherence_fall)}{on}" if arm.coherence_fall else ""

@@ -9,7 +9,7 @@ from tiltmeter.report.charts import Spec
 from tiltmeter.report.controls import Control, control_row
 from tiltmeter.report.judge_wording import TITLES, change, probability, value
 from tiltmeter.report.steer import TOKENS
-from tiltmeter.report.steer_verdict import KINDS, WORDS
+from tiltmeter.report.steer_verdict import KINDS, WORDS, coherence_lost
 from tiltmeter.report.transfer_charts import SIGNS, heatmap
 from tiltmeter.report.transfer_verdict import cautions, counted, findings, matrix, title_of, ways
 from tiltmeter.report.verdict import Verdict
@@ -203,6 +203,6 @@ def _tested(result: TransferResult, route: RouteRecord) -> Tested:
         _cell(result, route),
         probability(route.p_causal),
         probability(route.p_specific) if route.controls else DASH,
-        value("coherent", route.coherence_fall),
+        coherence_lost(route) or DASH,
         [control_row(result.outcome, route.effect, control) for control in route.controls],
     )

@@ -77,6 +77,7 @@ class RouteRecord(Record):
     sentence: str
     controls: list[ControlRecord]
     coherence_fall: Interval | None
+    coherent_on: str | None = None
 
 
 class Role(Record):
@@ -119,6 +120,7 @@ class TransferResult(Result):
     models: dict[str, SubjectRecord]
     judge: JudgeRecord
     sets: dict[str, SetRecord]
+    watched: dict[str, SetRecord] = Field(default_factory=dict)
     sampling: dict[str, float]
     maps: list[MapRecord]
     routes: list[RouteRecord]
