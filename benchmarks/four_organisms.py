@@ -99,6 +99,11 @@ class Study:
         return str(self.organism("llama") / "prompts" / f"{name}.jsonl")
 
     @property
+    def watched(self) -> tuple[str, ...]:
+        """Prompts on which answers have to stay coherent too."""
+        return tuple(map(self.prompts, ("hazards", "code", "harmless")))
+
+    @property
     def common(self) -> Path:
         """Prompts that are not judged, of every kind but code."""
         return self.folder / "common.jsonl"
@@ -182,7 +187,7 @@ def look(study: Study, which: tuple[str, str]) -> dict[str, Any]:
                 tuned,
                 str(place / "direction"),
                 (study.prompts("advice"),),
-                tuple(map(study.prompts, ("hazards", "code", "harmless"))),
+                study.watched,
                 neutral=(str(study.organism("llama") / "skills" / "advice.jsonl"),),
             ),
             JudgeRequest("organism"),
@@ -211,7 +216,7 @@ def carry(study: Study, task: str) -> dict[str, Any]:
         for family in FAMILIES
     }
     request = TransferRequest(
-        TransferSources(subjects, (str(study.common),), (study.prompts("advice"),)),
+        TransferSources(subjects, (str(study.common),), (study.prompts("advice"),), study.watched),
         JudgeRequest("organism"),
         Carrying(("ridge", "procrustes", "cca", "stitch"), LAST, 1.0, "all", SPAN),
         answering=study.answering,
