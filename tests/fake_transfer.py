@@ -91,6 +91,7 @@ def transfer_result(
         "models": {name: subject(64 + 8 * number) for number, name in enumerate(names)},
         "judge": judge_record(canaries_failed=0, wrong=[], failures=0, reasons={}),
         "sets": {"advice": SetRecord(prompts=60, different=60, samples=1)},
+        "watched": {"hazards": SetRecord(prompts=40, different=38, samples=1)},
         "sampling": {"temperature": 0, "max_new_tokens": 24},
         "maps": [mapped(*pair, kind) for pair in pairs for kind in kinds],
         "routes": [

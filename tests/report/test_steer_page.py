@@ -70,6 +70,9 @@ def test_what_a_reader_must_know() -> None:
         "own",
     ]
     assert cautions(steer_result(judge=judge_record(canaries_failed=0))) == []
+    assert cautions(steer_result(judge=judge_record(canaries_failed=0), watched={})) == [
+        "what steering breaks on prompts of other kinds is not seen: give some, --watch"
+    ]
 
 
 def test_the_chart_holds_every_effect_with_its_interval() -> None:

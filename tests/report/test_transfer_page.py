@@ -71,10 +71,11 @@ def test_what_a_reader_must_know() -> None:
     ]
     judge = judge_record(verdicts=100, failures=20)
     sets = {"advice": SetRecord(prompts=50, different=8, samples=1)}
-    assert cautions(transfer_result(maps=maps, judge=judge, sets=sets, warnings=["own"])) == [
+    assert cautions(transfer_result(maps=maps, judge=judge, sets=sets, watched={}, warnings=["own"])) == [
         "maps that predict nothing on held-out prompts: one to two (ridge)",
         "in 1 of 3 maps the carried direction is no closer to the target's own than carried random ones are",
         "advice: 8 prompts are few, whatever the number of answers to each",
+        "what steering breaks on prompts of other kinds is not seen: give some, --watch",
         "rubric was wrong about 1 of 9 answers of known worth: its verdicts are not to be trusted before that is "
         "explained",
         "rubric has no verdict on 20 % of the answers",

@@ -1,7 +1,7 @@
 """What steering showed, in plain sentences: no more than the gate holds."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Literal
 
 from tiltmeter.report.judge_wording import value
@@ -55,7 +55,14 @@ def outcome_of(result: SteerResult, trial: str, prompts: str, outcome: str) -> O
 
 def cautions(result: SteerResult) -> list[str]:
     """What a reader must know besides."""
-    return [*_reach(result), *_few(result), *doubts(result.judge), *_cut_off(result), *result.warnings]
+    return [
+        *_reach(result),
+        *_few(result),
+        *unwatched(result.watched),
+        *doubts(result.judge),
+        *_cut_off(result),
+        *result.warnings,
+    ]
 
 
 def _reach(result: SteerResult) -> Iterator[str]:
@@ -70,6 +77,12 @@ def _few(result: SteerResult) -> Iterator[str]:
     for name, entry in result.sets.items():
         if entry.different < FEW:
             yield f"{name}: {entry.different} prompts are few, whatever the number of answers to each"
+
+
+def unwatched(watched: Collection[str]) -> Iterator[str]:
+    """What is not seen where no other prompts were watched."""
+    if not watched:
+        yield "what steering breaks on prompts of other kinds is not seen: give some, --watch"
 
 
 def doubts(judge: JudgeRecord) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from tiltmeter.report.judge_wording import change
-from tiltmeter.report.steer_verdict import KINDS, doubts
+from tiltmeter.report.steer_verdict import KINDS, doubts, unwatched
 from tiltmeter.report.verdict import FEW_EXAMPLES as FEW
 from tiltmeter.report.verdict import Verdict
 from tiltmeter.report.wording import listed
@@ -59,7 +59,14 @@ def findings(result: TransferResult) -> list[Verdict]:
 
 def cautions(result: TransferResult) -> list[str]:
     """What a reader must know besides."""
-    return [*_other_way(result), *_maps(result), *_few(result), *doubts(result.judge), *result.warnings]
+    return [
+        *_other_way(result),
+        *_maps(result),
+        *_few(result),
+        *unwatched(result.watched),
+        *doubts(result.judge),
+        *result.warnings,
+    ]
 
 
 def counted(routes: Sequence[RouteRecord]) -> str:
