@@ -76,11 +76,14 @@ def captured_batches(
     for batch in plan:
         wanted = token_mask(batch, tokens)
         _check_all_there(batch, wanted, tokens)
-        states: dict[str, Tensor] = {}
-        visits = {block: _keeper(states, block, wanted) for block in blocks}
+        found = wanted.nonzero()
+        texts, places = found.to(model.device).T
+        kept: dict[str, Tensor] = {}
+        visits = {block: _keeper(kept, block, texts, places) for block in blocks}
         with torch.no_grad(), visiting(model, visits, place):
             logits_at(model.module, _on(batch, model.device), torch.tensor([batch.ids.shape[1] - 1]))
-        rows = torch.tensor(batch.rows)[wanted.nonzero()[:, 0]]
+        states = {block: hidden.cpu().float() for block, hidden in kept.items()}
+        rows = torch.tensor(batch.rows)[found[:, 0]]
         _check_finite(states, rows)
         yield Activations(states, rows)
 
@@ -120,9 +123,11 @@ def last_places(attention_mask: Int[Tensor, "B T"]) -> Int[Tensor, " B"]:
     return places
 
 
-def _keeper(states: dict[str, Tensor], block: str, wanted: Bool[Tensor, "B T"]) -> Visit:
+def _keeper(kept: dict[str, Tensor], block: str, texts: Int[Tensor, " R"], places: Int[Tensor, " R"]) -> Visit:
+    """Keeps copies on the device until the pass is over: to fetch them inside makes a GPU wait at each block."""
+
     def keep(hidden: Tensor) -> None:
-        states[block] = hidden[wanted.to(hidden.device)].float().cpu()
+        kept[block] = hidden[texts.to(hidden.device), places.to(hidden.device)]
 
     return keep
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -19,10 +20,11 @@ Edit: TypeAlias = Callable[[Float[Tensor, "R d"]], Float[Tensor, "R d"]]
 
 def shift(vector: Float[Tensor, " d"], alpha: float) -> Edit:
     """`h + alpha v`: add with alpha above zero, subtract below."""
+    placed = _placed(vector)
 
     def edit(hidden: Tensor) -> Tensor:
         _check_width(hidden, vector)
-        return hidden + alpha * vector.to(hidden)
+        return hidden + alpha * placed(hidden.dtype, hidden.device)
 
     return edit
 
@@ -34,11 +36,12 @@ def ablation(span: Float[Tensor, "k d"], onto: Float[Tensor, "k d"] | None = Non
     of `onto` made orthonormal: a control whose change has the same norm at every token.
     """
     q = _orthonormal(span)
-    c = q if onto is None else _orthonormal(onto)
+    read, written = _placed(q), _placed(q if onto is None else _orthonormal(onto))
 
     def edit(hidden: Tensor) -> Tensor:
         _check_width(hidden, q)
-        return hidden - alpha * (hidden @ q.to(hidden).T) @ c.to(hidden)
+        kind = hidden.dtype, hidden.device
+        return hidden - alpha * (hidden @ read(*kind).T) @ written(*kind)
 
     return edit
 
@@ -108,6 +111,11 @@ class _Pass:
 def _cached(kwargs: Mapping[str, Any]) -> int:
     cache = kwargs.get("past_key_values")
     return 0 if cache is None else int(cache.get_seq_length())
+
+
+def _placed(vectors: Tensor) -> Callable[[torch.dtype, torch.device], Tensor]:
+    """The vectors as the hidden states are; kept, since a copy to the device at each token makes it wait."""
+    return cache(lambda dtype, device: vectors.to(device, dtype))
 
 
 def _check_width(hidden: Tensor, vectors: Tensor) -> None:
