@@ -149,7 +149,7 @@ def steering_tasks(work: Work, model: Model) -> dict[str, Prepare]:
 def plain_pass(model: Model, texts: Sequence[Encoded]) -> None:
     """A forward pass over the batches of capture, without hooks."""
     with torch.no_grad():
-        for batch in batches(texts, BATCH, model.tokenizer):
+        for batch in batches(texts, BATCH, model.tokenizer, model.device):
             logits_at(model.module, batch, torch.tensor([batch.ids.shape[1] - 1]))
 
 

@@ -16,7 +16,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -160,12 +160,14 @@ def scaled_table() -> list[ScaledRow]:
     return rows
 
 
-def interleaved(tasks: Mapping[str, Prepare], rounds: int, what: str = "rounds") -> dict[str, list[Run]]:
+def interleaved(
+    tasks: Mapping[str, Prepare], rounds: int, what: str = "rounds", measure: Callable[[Prepare, bool], Run] = measure
+) -> dict[str, list[Run]]:
     """Runs of each task; every round runs each once. The first round is cold, and its seconds do not count."""
     runs: dict[str, list[Run]] = {name: [] for name in tasks}
     for index in tqdm(range(rounds + 1), what, file=sys.stderr):
         for name, task in tasks.items():
-            runs[name].append(measure(task, cold=index == 0))
+            runs[name].append(measure(task, index == 0))
     return runs
 
 

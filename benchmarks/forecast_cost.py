@@ -26,7 +26,7 @@ from tiltmeter.curvature.instability import Instability, Subspace
 from tiltmeter.curvature.planned import Plan, planned_flow
 from tiltmeter.curvature.second_derivative import second_derivatives
 from tiltmeter.curvature.training_loss import TrainingLoss, central_difference
-from tiltmeter.curvature.training_space import WeightSpace, weight_space
+from tiltmeter.curvature.training_space import TrainingSpace, weight_space
 from tiltmeter.models import Model
 
 PRODUCT = "Hessian-vector product, double backward"
@@ -59,7 +59,7 @@ def tasks() -> Iterator[dict[str, Prepare]]:
         loss = TrainingLoss(space, examples, BATCH)
         gradient = loss.gradient()
         yield {
-            PLAIN: lambda: partial(plain_pass, model, space),
+            PLAIN: lambda: partial(plain_pass, fresh(model), space),
             "gradient of the fine-tuning loss": lambda: loss.gradient,
             PRODUCT: lambda: partial(loss.product, gradient),
             "Hessian-vector product, central difference": lambda: partial(central_difference, loss, gradient),
@@ -76,13 +76,13 @@ def fresh(model: Model) -> Fisher:
     return Fisher(model, random_skill(Size()), batch_size=BATCH)
 
 
-def plain_pass(model: Model, space: WeightSpace) -> None:
+def plain_pass(fisher: Fisher, space: TrainingSpace) -> None:
     """The plain pass with every weight learning, as before the space was opened."""
     ours = {id(parameter) for parameter in space.parameters.values()}
-    for parameter in model.module.parameters():
+    for parameter in fisher.model.module.parameters():
         parameter.requires_grad_(True)
-    plain(model, fresh(model))
-    for parameter in model.module.parameters():
+    plain(fisher.model, fisher)
+    for parameter in fisher.model.module.parameters():
         parameter.requires_grad_(id(parameter) in ours)
 
 

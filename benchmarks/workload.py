@@ -51,9 +51,7 @@ class Run:
 
 
 def random_model(size: Size) -> Model:
-    """A random Llama, and a tokenizer that knows the words w0, w1, ..."""
-    core = Tokenizer(models.WordLevel({f"w{i}": i for i in range(size.words)}, unk_token="w0"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    """A random Llama with the tokenizer of words."""
     config = LlamaConfig(
         vocab_size=size.words,
         hidden_size=size.width,
@@ -62,8 +60,14 @@ def random_model(size: Size) -> Model:
         num_attention_heads=size.width // 64,
     )
     torch.manual_seed(0)
-    module = AutoModelForCausalLM.from_config(config)
-    return assemble(module, PreTrainedTokenizerFast(tokenizer_object=core, pad_token="w0"))
+    return assemble(AutoModelForCausalLM.from_config(config), words_tokenizer(size.words))
+
+
+def words_tokenizer(count: int) -> PreTrainedTokenizerFast:
+    """Knows the words w0, w1, ..."""
+    core = Tokenizer(models.WordLevel({f"w{i}": i for i in range(count)}, unk_token="w0"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="w0")
 
 
 def random_skill(size: Size) -> Skill:
@@ -96,7 +100,7 @@ def random_updates(model: Model, modules: list[str], count: int, rank: int | Non
 
 def plain(model: Model, fisher: Fisher) -> None:
     """One forward and backward pass over the examples, with the gradients of all weights."""
-    for batch in batches(fisher.encoded, BATCH, model.tokenizer):
+    for batch in batches(fisher.encoded, BATCH, model.tokenizer, model.device):
         batch_log_likelihoods(model.module, batch).sum().backward()
     model.module.zero_grad(set_to_none=True)
 
