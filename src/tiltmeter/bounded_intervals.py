@@ -18,7 +18,7 @@ Bounds = tuple[float, float]
 _NO_VARIANCE = 1e-12
 
 
-def score_interval(totals: Float[NDArray[Any], " P"], counts: Float[NDArray[Any], " P"], bounds: Bounds) -> Interval:
+def score_interval(totals: Float[np.ndarray, " P"], counts: Float[np.ndarray, " P"], bounds: Bounds) -> Interval:
     """The mean over all answers to P prompts, with Wilson's score interval for a bounded mean of clustered values.
 
     With m the mean moved to [0, 1], v its variance over prompts (the answers to one stay together), n = m (1-m) / v the
@@ -40,7 +40,7 @@ def score_interval(totals: Float[NDArray[Any], " P"], counts: Float[NDArray[Any]
     return Interval(low + mean * (high - low), low + below * (high - low), low + above * (high - low))
 
 
-def paired_difference(one: Float[NDArray[Any], " P"], other: Float[NDArray[Any], " P"], bounds: Bounds) -> Interval:
+def paired_difference(one: Float[np.ndarray, " P"], other: Float[np.ndarray, " P"], bounds: Bounds) -> Interval:
     """The mean of `one - other` over P prompts, from the score interval [l, u] of each side's mean m.
 
     `d - sqrt((m1-l1)^2 - 2 r (m1-l1)(u2-m2) + (u2-m2)^2)` and its mirror image, r the correlation over prompts: two

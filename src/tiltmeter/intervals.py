@@ -22,15 +22,13 @@ class Interval:
     high: float
 
 
-def mean_interval(values: Float[NDArray[Any], " N"], seed: int = 0) -> Interval:
+def mean_interval(values: Float[np.ndarray, " N"], seed: int = 0) -> Interval:
     """The mean of N independent values, with the percentile bootstrap interval."""
     low, high = _bootstrap((values,), np.mean, seed)
     return Interval(float(np.mean(values)), low, high)
 
 
-def ratio_interval(
-    numerator: Float[NDArray[Any], " N"], denominator: Float[NDArray[Any], " N"], seed: int = 0
-) -> Interval:
+def ratio_interval(numerator: Float[np.ndarray, " N"], denominator: Float[np.ndarray, " N"], seed: int = 0) -> Interval:
     """`sum(numerator) / sum(denominator)` with its interval; the N pairs are resampled together."""
 
     def ratio(a: NDArray[Any], b: NDArray[Any], axis: int = -1) -> Any:
@@ -40,7 +38,7 @@ def ratio_interval(
     return Interval(float(numerator.sum() / denominator.sum()), low, high)
 
 
-def spearman_interval(x: Float[NDArray[Any], " N"], y: Float[NDArray[Any], " N"], seed: int = 0) -> Interval | None:
+def spearman_interval(x: Float[np.ndarray, " N"], y: Float[np.ndarray, " N"], seed: int = 0) -> Interval | None:
     """Spearman's rank correlation over N pairs with its interval; None where one side does not vary."""
     if len(set(x.tolist())) < 2 or len(set(y.tolist())) < 2:
         return None
@@ -79,7 +77,7 @@ def percentile_interval(point: float, drawn: Sequence[float]) -> Interval:
 
 
 def crossing_interval(
-    times: Float[NDArray[Any], " S"], losses: Float[NDArray[Any], "S N"], limit: float, seed: int = 0
+    times: Float[np.ndarray, " S"], losses: Float[np.ndarray, "S N"], limit: float, seed: int = 0
 ) -> Interval | None:
     """When the mean over N first exceeds `limit`, linear between times, with its interval; None where it does not.
 

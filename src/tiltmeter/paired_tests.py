@@ -1,17 +1,15 @@
 """Is a mean of paired differences more than chance, and how many such questions were asked?"""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 from scipy import stats
 
 RESAMPLES = 9999
 
 
-def sign_flip_test(differences: Float[NDArray[Any], " P"], seed: int = 0) -> float:
+def sign_flip_test(differences: Float[np.ndarray, " P"], seed: int = 0) -> float:
     """Two-sided p-value of the mean under random signs: exact up to 13 differences, else by 9999 draws."""
     if len(differences) < 2 or not differences.any():
         return 1.0  # either sign of one difference is as far from zero

@@ -27,9 +27,9 @@ class Agreement:
 
 
 def agreement(
-    first: Float[NDArray[Any], " N"],
-    second: Float[NDArray[Any], " N"],
-    groups: Int[NDArray[Any], " N"] | None = None,
+    first: Float[np.ndarray, " N"],
+    second: Float[np.ndarray, " N"],
+    groups: Int[np.ndarray, " N"] | None = None,
     seed: int = 0,
 ) -> Agreement:
     """Quadratic-weighted kappa, `1 - E(x - y)^2 / E(x - y')^2` with x and y' of different answers, and its interval.
@@ -61,13 +61,13 @@ def _kappa_interval(x: NDArray[Any], y: NDArray[Any], groups: NDArray[Any], seed
     return percentile_interval(point, drawn[~np.isnan(drawn)].tolist())
 
 
-def _sums(x: NDArray[Any], y: NDArray[Any], groups: NDArray[Any]) -> Float[NDArray[Any], "G 5"]:
+def _sums(x: NDArray[Any], y: NDArray[Any], groups: NDArray[Any]) -> Float[np.ndarray, "G 5"]:
     """Of each group: how many answers, and the sums of x, y, x^2 + y^2 and (x - y)^2."""
     columns = (np.ones_like(x), x, y, x**2 + y**2, (x - y) ** 2)
     return np.stack([np.bincount(groups, column) for column in columns], 1)
 
 
-def _kappa(sums: Float[NDArray[Any], "*R 5"]) -> Float[NDArray[Any], "*R"]:
+def _kappa(sums: Float[np.ndarray, "*R 5"]) -> Float[np.ndarray, "*R"]:
     """NaN where both judges give one and the same score to everything."""
     count, x, y, squares, differences = np.moveaxis(np.asarray(sums, float), -1, 0)
     by_chance = squares - 2 * x * y / count

@@ -44,7 +44,7 @@ class Calibration:
     agreement: Agreement
     bias: Interval | None
     bands: tuple[str, ...]
-    confusion: Int[NDArray[Any], "B B"]
+    confusion: Int[np.ndarray, "B B"]
     failures: int
 
 
@@ -93,7 +93,7 @@ def _scores(row: Mapping[str, Any], where: str) -> dict[str, float]:
     return {outcome: label(value, outcome, where) for outcome, value in given.items()}
 
 
-def _edges(outcome: str) -> Float[NDArray[Any], " E"]:
+def _edges(outcome: str) -> Float[np.ndarray, " E"]:
     """The lowest score of each band but the first."""
     low, high = SCALES[outcome]
     if high - low > _BANDS:
@@ -109,7 +109,7 @@ def _band_names(outcome: str) -> tuple[str, ...]:
     return tuple(f"{start:g} to {end:g}" for start, end in pairwise(ends))
 
 
-def _confusion(people: NDArray[Any], judge: NDArray[Any], outcome: str) -> Int[NDArray[Any], "B B"]:
+def _confusion(people: NDArray[Any], judge: NDArray[Any], outcome: str) -> Int[np.ndarray, "B B"]:
     edges = _edges(outcome)
     table = np.zeros((len(edges) + 1, len(edges) + 1), int)
     np.add.at(table, (np.searchsorted(edges, people, "right"), np.searchsorted(edges, judge, "right")), 1)

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from tiltmeter.behaviour.tasks import Task, is_right
 from tiltmeter.bounded_intervals import score_interval
@@ -30,7 +28,7 @@ class Capability:
     """
 
     answers: Sequence[str]
-    right: Float[NDArray[Any], " N"]
+    right: Float[np.ndarray, " N"]
 
     @property
     def accuracy(self) -> Interval:

@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from tiltmeter.behaviour.judges import Judge, Verdict
 from tiltmeter.generation import Answer, Sampling, generate_answers
@@ -52,7 +50,7 @@ class Judged:
         """Answers that the limit of tokens ended."""
         return sum(answer.stop == "length" for answer in self.answers)
 
-    def known(self, outcome: str) -> Float[NDArray[Any], " N"]:
+    def known(self, outcome: str) -> Float[np.ndarray, " N"]:
         """One field of the verdicts, by its name, where the judge did not fail and judges it."""
         values = (getattr(verdict, outcome) for verdict in self.verdicts if verdict.failure is None)
         return np.array([float(value) for value in values if value is not None])

@@ -67,8 +67,8 @@ class Scored:
         left_out: further answers, which the outcome is not about.
     """
 
-    values: Float[NDArray[Any], " N"]
-    groups: Int[NDArray[Any], " N"]
+    values: Float[np.ndarray, " N"]
+    groups: Int[np.ndarray, " N"]
     bounds: Bounds
     prompts: int
     left_out: int = 0
@@ -95,18 +95,18 @@ class Scored:
             return self.bounds
         return (total + missing * low) / count, (total + missing * high) / count
 
-    def prompt_means(self) -> Float[NDArray[Any], " P"]:
+    def prompt_means(self) -> Float[np.ndarray, " P"]:
         """The mean over each prompt's answers; NaN where none of them has a value."""
         totals, counts = self._by_prompt()
         means: NDArray[Any] = np.divide(totals, counts, out=np.full(len(counts), np.nan), where=counts > 0)
         return means
 
     @property
-    def _known(self) -> Bool[NDArray[Any], " N"]:
+    def _known(self) -> Bool[np.ndarray, " N"]:
         known: NDArray[Any] = ~np.isnan(self.values)
         return known
 
-    def _by_prompt(self) -> tuple[Float[NDArray[Any], " P"], Float[NDArray[Any], " P"]]:
+    def _by_prompt(self) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]:
         known, size = self._known, self.prompts
         totals = np.bincount(self.groups[known], self.values[known], size).astype(float)
         return totals, np.bincount(self.groups[known], minlength=size).astype(float)

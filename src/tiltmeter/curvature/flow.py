@@ -60,8 +60,8 @@ class Krylov:
 
     flow: Flow
     basis: Float[Tensor, "m1 P"]
-    alphas: Float[NDArray[np.float64], " m"]
-    betas: Float[NDArray[np.float64], " m"]
+    alphas: Float[np.ndarray, " m"]
+    betas: Float[np.ndarray, " m"]
     size: float
 
     @property
@@ -70,11 +70,11 @@ class Krylov:
         return len(self.alphas)
 
     @property
-    def eigenvalues(self) -> Float[NDArray[np.float64], " m"]:
+    def eigenvalues(self) -> Float[np.ndarray, " m"]:
         """Ritz values: the curvatures that the flow meets, ascending."""
         return _eigen(self.alphas, self.betas)[0]
 
-    def coefficients(self, time: float, products: int | None = None) -> Float[NDArray[np.float64], " m"]:
+    def coefficients(self, time: float, products: int | None = None) -> Float[np.ndarray, " m"]:
         """`-||b|| phi(T, t) e_1`: the displacement on the first m rows of the basis, or with fewer products."""
         m = self.products if products is None else products
         values, vectors = _eigen(self.alphas[:m], self.betas)
@@ -84,13 +84,13 @@ class Krylov:
         return np.pad(found, (0, self.products - m))
 
     @property
-    def acceleration(self) -> Float[NDArray[np.float64], " m1"]:
+    def acceleration(self) -> Float[np.ndarray, " m1"]:
         """`K b = ||b|| (alpha_1 q_1 + beta_1 q_2)` on the rows of the basis: the flow's second derivative."""
         found = np.zeros(len(self.basis))
         found[:2] = (self.size * np.array([self.alphas[0], self.betas[0]]))[: len(found)]
         return found
 
-    def change(self, coefficients: Float[NDArray[np.float64], " m"]) -> Float[Tensor, " P"]:
+    def change(self, coefficients: Float[np.ndarray, " m"]) -> Float[Tensor, " P"]:
         """The change of the parameters `sqrt(P) Q c`."""
         weights = torch.tensor(coefficients, dtype=self.basis.dtype, device=self.basis.device)
         return self.flow.scaled(weights @ self.basis[: len(weights)])
@@ -133,13 +133,13 @@ def krylov(flow: Flow, products: int = 4) -> Krylov:
 
 
 def _eigen(
-    alphas: Float[NDArray[np.float64], " m"], betas: Float[NDArray[np.float64], " k"]
+    alphas: Float[np.ndarray, " m"], betas: Float[np.ndarray, " k"]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     values, vectors = eigh_tridiagonal(alphas, betas[: len(alphas) - 1])
     return np.asarray(values, dtype=np.float64), np.asarray(vectors, dtype=np.float64)
 
 
-def phi(s: Float[NDArray[np.float64], " m"], time: float) -> Float[NDArray[np.float64], " m"]:
+def phi(s: Float[np.ndarray, " m"], time: float) -> Float[np.ndarray, " m"]:
     """`(1 - exp(-s t)) / s`, and t where s = 0."""
     safe = np.where(s == 0, 1.0, s)
     with np.errstate(over="ignore"):

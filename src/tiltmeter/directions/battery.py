@@ -57,7 +57,7 @@ class Question:
         low, high = OUTCOMES[self.outcome].bounds
         return (low, high) if self.lower else (-high, -low)
 
-    def values(self, experiment: Experiment, trial: str) -> Float[NDArray[np.float64], " P"]:
+    def values(self, experiment: Experiment, trial: str) -> Float[np.ndarray, " P"]:
         """By prompt."""
         return (1 if self.lower else -1) * experiment.means(trial, self.outcome)
 

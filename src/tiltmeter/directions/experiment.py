@@ -7,7 +7,6 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from tiltmeter.activations.hook_points import Place
 from tiltmeter.activations.steering import Edit, Where, steered
@@ -117,7 +116,7 @@ class Experiment:
         self.answers.update(new)
         self.verdicts.update(self._judging.judge(new)[self.judge])
 
-    def means(self, trial: str, outcome: str) -> Float[NDArray[np.float64], " P"]:
+    def means(self, trial: str, outcome: str) -> Float[np.ndarray, " P"]:
         """An outcome's mean over each prompt's answers, for the prompts that the question is about; NaN for none."""
         return self.scored(trial, outcome, self.material.prompts).prompt_means()
 

@@ -7,14 +7,13 @@ from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from tiltmeter.bounded_intervals import Bounds, paired_difference
 from tiltmeter.runs import results
 from tiltmeter.runs.results import interval_record
 from tiltmeter.runs.transfer_result import Asymmetry, Role
 
-Values: TypeAlias = Float[NDArray[np.float64], " P"]
+Values: TypeAlias = Float[np.ndarray, " P"]
 
 
 @dataclass(frozen=True)

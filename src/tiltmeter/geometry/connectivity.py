@@ -41,9 +41,9 @@ class Barrier:
 
 
 def barrier(
-    points: Float[NDArray[Any], " S"],
-    losses: Float[NDArray[Any], "S N"],
-    weights: Float[NDArray[Any], " N"],
+    points: Float[np.ndarray, " S"],
+    losses: Float[np.ndarray, "S N"],
+    weights: Float[np.ndarray, " N"],
     seed: int = 0,
 ) -> Barrier:
     """The barrier of `loss(s) = sum_n losses[s, n] / sum_n weights[n]`, bootstrapped over the N examples.
@@ -62,9 +62,9 @@ def barrier(
 
 
 def lowest(
-    points: Float[NDArray[Any], " S"],
-    values: Float[NDArray[Any], "S N"],
-    weights: Float[NDArray[Any], "S N"],
+    points: Float[np.ndarray, " S"],
+    values: Float[np.ndarray, "S N"],
+    weights: Float[np.ndarray, "S N"],
     seed: int = 0,
 ) -> Extreme:
     """The smallest weighted mean over the points; a weight of 0 leaves an example out at a point.
@@ -79,8 +79,8 @@ def lowest(
 
 
 def _resampled(
-    totals: Float[NDArray[Any], "S N"], weights: Float[NDArray[Any], "S N"], seed: int
-) -> tuple[Float[NDArray[Any], " S"], Float[NDArray[Any], "R S"]]:
+    totals: Float[np.ndarray, "S N"], weights: Float[np.ndarray, "S N"], seed: int
+) -> tuple[Float[np.ndarray, " S"], Float[np.ndarray, "R S"]]:
     """`sum totals / sum weights` at each point, observed and for the same resamples of examples at all points."""
     count = totals.shape[1]
     times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
@@ -89,7 +89,7 @@ def _resampled(
     return totals.sum(1) / weights.sum(1), drawn
 
 
-def _extreme(points: NDArray[Any], values: NDArray[Any], drawn: Float[NDArray[Any], "R S"], largest: bool) -> Extreme:
+def _extreme(points: NDArray[Any], values: NDArray[Any], drawn: Float[np.ndarray, "R S"], largest: bool) -> Extreme:
     index = int(values.argmax() if largest else values.argmin())
     whole = drawn[~np.isnan(drawn).any(1)]  # a resample may hold no scored example
     per_resample = whole.max(1) if largest else whole.min(1)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from tiltmeter.geometry.similarity import FIGURES
 
-Values = Float[NDArray[np.float64], " F"]
-PerNull = Float[NDArray[np.float64], "Q F"]
+Values = Float[np.ndarray, " F"]
+PerNull = Float[np.ndarray, "Q F"]
 
 _COSINE = FIGURES.index("cosine")
 _CLOSER = np.array([-1.0 if figure.startswith("angle") else 1.0 for figure in FIGURES])
@@ -39,7 +39,7 @@ class Figures:
 
     values: Values
     closed: Values
-    draws: Float[NDArray[np.float32], "Q F D"]
+    draws: Float[np.ndarray, "Q F D"]
 
     def summary(self) -> Summary:
         """The draws as means and p-values."""
@@ -48,7 +48,7 @@ class Figures:
         p = np.where(np.isnan(sizes[..., 0]), np.nan, (1 + at_least) / (1 + sizes.shape[-1]))
         return Summary(self.values, self.closed, sizes.mean(-1, dtype=np.float64), p)
 
-    def ranges(self) -> Float[NDArray[np.float64], "2 Q F"]:
+    def ranges(self) -> Float[np.ndarray, "2 Q F"]:
         """The central 95 % of the draws (of `|cosine|`)."""
         found: NDArray[np.float64] = np.quantile(np.abs(self.draws), [0.025, 0.975], axis=-1)
         return found

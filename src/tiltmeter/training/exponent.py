@@ -48,7 +48,7 @@ def foreseen(loss: float, exponent: Interval | None, time: float, end: float) ->
     return loss if time == 0 else loss * (min(WINDOW * time, end) / time) ** power
 
 
-def _window(times: Float[NDArray[np.float64], " S"]) -> list[int]:
+def _window(times: Float[np.ndarray, " S"]) -> list[int]:
     """The points that count: of several at one time, the last."""
     last = {time: index for index, time in enumerate(times.tolist()) if time > 0}
     found = list(last.values())
@@ -56,7 +56,7 @@ def _window(times: Float[NDArray[np.float64], " S"]) -> list[int]:
     return recent if len(recent) > 1 else found[-2:]
 
 
-def _slopes(x: Float[NDArray[np.float64], " S"], y: Float[NDArray[np.float64], "R S"]) -> NDArray[np.float64]:
+def _slopes(x: Float[np.ndarray, " S"], y: Float[np.ndarray, "R S"]) -> NDArray[np.float64]:
     centred = x - x.mean()
     slopes: NDArray[np.float64] = (y - y.mean(1, keepdims=True)) @ centred / (centred @ centred)
     return slopes

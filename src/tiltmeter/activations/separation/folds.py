@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tiltmeter.errors import InputError
 
-Folds = Int[NDArray[np.int64], " N"]
+Folds = Int[np.ndarray, " N"]
 
 
 def assign_folds(prompts: int, folds: int, seed: int = 0) -> Folds:

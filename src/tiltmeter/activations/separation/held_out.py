@@ -29,8 +29,8 @@ class Projections:
         fold: where each prompt was held out.
     """
 
-    base: Float[NDArray[Any], " N"]
-    tuned: Float[NDArray[Any], " N"]
+    base: Float[np.ndarray, " N"]
+    tuned: Float[np.ndarray, " N"]
     fold: Folds
 
     def accuracy(self) -> Interval:
@@ -57,15 +57,15 @@ class Projections:
         return difference / spread if spread else math.copysign(math.inf, difference)
 
 
-def correct(base: Float[NDArray[Any], " N"], tuned: Float[NDArray[Any], " N"]) -> Float[NDArray[Any], " N"]:
+def correct(base: Float[np.ndarray, " N"], tuned: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     """The share of each prompt's two projections that is on its own side of 0; the mean is the balanced accuracy."""
     share: NDArray[Any] = (2 + np.sign(tuned) - np.sign(base)) / 4
     return share
 
 
 def placements(
-    base: Float[NDArray[Any], "*P n"], tuned: Float[NDArray[Any], "*P n"]
-) -> tuple[Float[NDArray[Any], "*P n"], Float[NDArray[Any], "*P n"]]:
+    base: Float[np.ndarray, "*P n"], tuned: Float[np.ndarray, "*P n"]
+) -> tuple[Float[np.ndarray, "*P n"], Float[np.ndarray, "*P n"]]:
     """The share of base values below each tuned one, and of tuned values above each base one; ties count half.
 
     The mean of either is the AUROC. `R_i - r_i` of n, R the rank among all and r the rank among its own side.
@@ -77,7 +77,7 @@ def placements(
     return below, above
 
 
-def cross_fitted_interval(values: Float[NDArray[Any], " N"]) -> Interval:
+def cross_fitted_interval(values: Float[np.ndarray, " N"]) -> Interval:
     """The mean m of N prompts' cross-fitted values, which is within [0, 1], with an interval that noise does not fool.
 
     Held-out values are not independent: the inner product of the differences of prompts i and j enters as a test of i

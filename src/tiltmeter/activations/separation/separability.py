@@ -49,7 +49,7 @@ class Separability(Separation):
     """
 
     norm: float
-    null: Float[NDArray[Any], " P"] = field(repr=False)
+    null: Float[np.ndarray, " P"] = field(repr=False)
 
     @property
     def p(self) -> float:

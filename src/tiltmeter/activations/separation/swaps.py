@@ -1,10 +1,7 @@
 """Would labels swapped within random pairs separate as well?"""
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tiltmeter.activations.separation.folds import Folds
@@ -13,7 +10,7 @@ from tiltmeter.activations.separation.held_out import placements
 
 def swap_null(
     base: Float[Tensor, "N d"], tuned: Float[Tensor, "N d"], fold: Folds, permutations: int, seed: int = 0
-) -> Float[NDArray[Any], " P"]:
+) -> Float[np.ndarray, " P"]:
     """The cross-fitted AUROC of the difference in means, as it is and under random swaps within pairs.
 
     A swap makes base tuned and tuned base. Folds are kept. The same seed gives the same swaps for every block of a
@@ -29,7 +26,7 @@ def swap_null(
     return swapped_auroc(base, tuned, fold, signs)
 
 
-def p_value(null: Float[NDArray[Any], " P"]) -> float:
+def p_value(null: Float[np.ndarray, " P"]) -> float:
     """`(1 + #{as large as the first}) / P`: at most any a with probability at most a, where only chance is at work.
 
     Source: Phipson and Smyth (2010).
@@ -38,8 +35,8 @@ def p_value(null: Float[NDArray[Any], " P"]) -> float:
 
 
 def swapped_auroc(
-    base: Float[Tensor, "N d"], tuned: Float[Tensor, "N d"], fold: Folds, signs: Float[NDArray[Any], "P N"]
-) -> Float[NDArray[Any], " P"]:
+    base: Float[Tensor, "N d"], tuned: Float[Tensor, "N d"], fold: Folds, signs: Float[np.ndarray, "P N"]
+) -> Float[np.ndarray, " P"]:
     """Cross-fitted AUROC of the difference in means, pairs with sign -1 swapped.
 
     With `delta = tuned - base` and `mu` the mean of the two, a swap is `delta -> -delta`. A projection is then

@@ -39,12 +39,12 @@ class Arm:
 
     block: str
     dose: float
-    unsteered: Float[NDArray[Any], " P"]
-    steered: Float[NDArray[Any], " P"]
-    drawn: Mapping[str, Float[NDArray[Any], "_ P"]]
-    single: Mapping[str, Float[NDArray[Any], " P"]]
-    coherent_before: Float[NDArray[Any], " Q"] | None = None
-    coherent_after: Float[NDArray[Any], " Q"] | None = None
+    unsteered: Float[np.ndarray, " P"]
+    steered: Float[np.ndarray, " P"]
+    drawn: Mapping[str, Float[np.ndarray, "_ P"]]
+    single: Mapping[str, Float[np.ndarray, " P"]]
+    coherent_before: Float[np.ndarray, " Q"] | None = None
+    coherent_after: Float[np.ndarray, " Q"] | None = None
     coherent_on: str = ""
 
     def __post_init__(self) -> None:
@@ -179,7 +179,7 @@ def measure_arm(arm: Arm, bounds: Bounds, seed: int = 0) -> ArmEffect:
     )
 
 
-def _drawn(kind: str, observed: float, effects: Float[NDArray[Any], " D"], bounds: Bounds) -> DrawnControl:
+def _drawn(kind: str, observed: float, effects: Float[np.ndarray, " D"], bounds: Bounds) -> DrawnControl:
     draws = len(effects)
     as_large = int((effects >= observed - _TIE * (bounds[1] - bounds[0])).sum())
     rank = min(-(-95 * (draws + 1) // 100), draws)
@@ -187,7 +187,7 @@ def _drawn(kind: str, observed: float, effects: Float[NDArray[Any], " D"], bound
     return DrawnControl(kind, draws, float(effects.mean()), p95, (1 + as_large) / (1 + draws))
 
 
-def _effects(arm: Arm, values: Float[NDArray[Any], "D P"], bounds: Bounds) -> Float[NDArray[Any], " D"]:
+def _effects(arm: Arm, values: Float[np.ndarray, "D P"], bounds: Bounds) -> Float[np.ndarray, " D"]:
     """Mean over the prompts with both outcomes, the largest possible where there is none."""
     differences = arm.unsteered - values
     known = ~np.isnan(differences)
