@@ -20,11 +20,14 @@ Edit: TypeAlias = Callable[[Float[Tensor, "R d"]], Float[Tensor, "R d"]]
 
 def shift(vector: Float[Tensor, " d"], alpha: float) -> Edit:
     """`h + alpha v`: add with alpha above zero, subtract below."""
-    placed = _placed(vector)
+
+    @cache  # a copy to the device at each token would make it wait
+    def change(dtype: torch.dtype, device: torch.device) -> Tensor:
+        return alpha * vector.to(device, dtype)
 
     def edit(hidden: Tensor) -> Tensor:
         _check_width(hidden, vector)
-        return hidden + alpha * placed(hidden.dtype, hidden.device)
+        return hidden + change(hidden.dtype, hidden.device)
 
     return edit
 
@@ -36,12 +39,16 @@ def ablation(span: Float[Tensor, "k d"], onto: Float[Tensor, "k d"] | None = Non
     of `onto` made orthonormal: a control whose change has the same norm at every token.
     """
     q = _orthonormal(span)
-    read, written = _placed(q), _placed(q if onto is None else _orthonormal(onto))
+    c = q if onto is None else _orthonormal(onto)
+
+    @cache
+    def placed(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        return q.T.to(device, dtype), c.to(device, dtype)
 
     def edit(hidden: Tensor) -> Tensor:
         _check_width(hidden, q)
-        kind = hidden.dtype, hidden.device
-        return hidden - alpha * (hidden @ read(*kind).T) @ written(*kind)
+        read, written = placed(hidden.dtype, hidden.device)
+        return hidden.sub((hidden @ read) @ written, alpha=alpha)
 
     return edit
 
@@ -111,11 +118,6 @@ class _Pass:
 def _cached(kwargs: Mapping[str, Any]) -> int:
     cache = kwargs.get("past_key_values")
     return 0 if cache is None else int(cache.get_seq_length())
-
-
-def _placed(vectors: Tensor) -> Callable[[torch.dtype, torch.device], Tensor]:
-    """The vectors as the hidden states are; kept, since a copy to the device at each token makes it wait."""
-    return cache(lambda dtype, device: vectors.to(device, dtype))
 
 
 def _check_width(hidden: Tensor, vectors: Tensor) -> None:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tiltmeter.curvature.gradients import gradients, has_tensor_cores
 from tiltmeter.updates.delta import Delta, LowRank
 
 
@@ -22,7 +23,8 @@ class ModuleCoordinates:
     """Collects `values[k, n] = c_n(V_k)` of one module for K updates (None: the update leaves the module alone).
 
     Low-rank updates go through their factors side by side, `sum_t (left^T delta_t) . (right a_t)`, as long as that is
-    cheaper than one `o x i` product a token; a single dense one through `delta_t^T V`; several through `G_n`.
+    cheaper than one `o x i` product a token; a single dense one through `delta_t^T V`; several through `G_n`, and one
+    where tensor cores form it.
     """
 
     def __init__(self, deltas: Sequence[Delta | None], examples: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -48,7 +50,7 @@ class ModuleCoordinates:
             products = torch.einsum("btr,btr->rb", delta.to(left.dtype) @ left, a.to(left.dtype) @ right.T)
             self.values[:, place].index_add_(0, ks, products.double())
         if self._dense is not None:
-            products = _dense_products(self._dense, a.to(self._dense.dtype), delta.to(self._dense.dtype))
+            products = _dense_products(self._dense, a, delta)
             self.values[self._dense_ks, place] += products.double()
 
 
@@ -67,6 +69,6 @@ def _side_by_side(low: Sequence[tuple[int, LowRank]], device: torch.device) -> t
 def _dense_products(
     dense: Float[Tensor, "K o i"], a: Float[Tensor, "B T i"], delta: Float[Tensor, "B T o"]
 ) -> Float[Tensor, "K B"]:
-    if len(dense) == 1:
-        return ((delta @ dense[0]) * a).sum((1, 2))[None]
-    return dense.flatten(1) @ torch.bmm(delta.mT, a).flatten(1).T
+    if len(dense) == 1 and not has_tensor_cores(a):
+        return ((delta.to(dense.dtype) @ dense[0]) * a.to(dense.dtype)).sum((1, 2))[None]
+    return dense.flatten(1) @ gradients(a, delta, dense.dtype).flatten(1).T

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tiltmeter.curvature.coordinates import ModuleCoordinates, working_dtype
-from tiltmeter.curvature.gradients import SCRATCH, ExampleGradients, Seen, Unit, units, workspace
+from tiltmeter.curvature.gradients import SCRATCH, ExampleGradients, Seen, Unit, scratch_bytes, units, workspace
 from tiltmeter.curvature.sweep import Observer, coverage, sweep
 from tiltmeter.errors import InputError, NothingMeasuredError
 from tiltmeter.layers import block_index, weight_of, widths
@@ -225,7 +225,7 @@ def each_gradient_of(fishers: Sequence[Fisher], use: Callable[[str, slice, list[
     first, count = fishers[0], len(fishers)
     dtype = working_dtype(first.model.module.dtype)
     row = len(first) * max(widths(layers[0])[1] for layers in first.layers.values()) * dtype.itemsize
-    scratch = max(SCRATCH, row)  # one row of the widest module at least
+    scratch = max(scratch_bytes(SCRATCH, first.model.device), row)  # one row of the widest module at least
     for group in groups(_units(fishers, dtype), lambda unit: unit.nbytes, first.memory // count):
         sizes = [scratch, *(unit.nbytes for unit in group)]
         with workspace(count * sum(sizes), first.model.device) as memory:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tiltmeter.curvature.coordinates import working_dtype
 from tiltmeter.curvature.fisher import Fisher
+from tiltmeter.curvature.gradients import gradients, scratch_bytes
 from tiltmeter.curvature.sweep import sweep
 from tiltmeter.errors import InputError
 from tiltmeter.layers import widths
@@ -74,17 +75,17 @@ class _Module:
         if self._waiting:
             places, a, delta = zip(*self._waiting, strict=True)
             self._waiting = []
-            self._add(places[0], torch.cat(a, dim=1).to(self._dtype), torch.cat(delta, dim=1).to(self._dtype))
+            self._add(places[0], torch.cat(a, dim=1), torch.cat(delta, dim=1))
 
     def _add(self, place: slice, a: Float[Tensor, "B T i"], delta: Float[Tensor, "B T o"]) -> None:
-        o, row = delta.shape[2], len(a) * a.shape[2] * a.element_size()
-        step = max(1, SCRATCH // row)
+        o, row = delta.shape[2], len(a) * a.shape[2] * self._dtype.itemsize
+        step = max(1, scratch_bytes(SCRATCH, a.device) // row)
         for start in range(0, o, step):
             rows = slice(start, start + step)
-            gradients = torch.bmm(delta[:, :, rows].mT, a).flatten(1)
-            self._squares[place] += torch.linalg.vector_norm(gradients, dim=1).double().square()
+            formed = gradients(a, delta[:, :, rows], self._dtype).flatten(1)
+            self._squares[place] += torch.linalg.vector_norm(formed, dim=1).double().square()
             for inner, matrix in zip(self._inner, self._matrices, strict=True):
-                inner[place] += (gradients @ matrix[rows].flatten()).double()
+                inner[place] += (formed @ matrix[rows].flatten()).double()
 
 
 def _matrix(fisher: Fisher, name: str, update: Update) -> Float[Tensor, "o i"]:
