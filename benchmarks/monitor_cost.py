@@ -25,7 +25,6 @@ from rich.table import Table
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from workload import Size, random_model, random_skill
 
-from tiltmeter.models import Model
 from tiltmeter.training.monitor import Monitor
 from tiltmeter.training.pace import BUDGET, READING, ROTATION, START
 
@@ -37,9 +36,8 @@ SKILL = Size(examples=16, tokens=64)
 class Timed(Monitor):
     """A monitor that looks at the clock: seconds of each event, by its name and the step."""
 
-    def __init__(self, *args: Any, clock: Callable[[], float], **settings: Any) -> None:
+    def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self._clock = clock
         self.spent: list[tuple[str, int, float]] = []
 
     def on_init_end(self, *event: Any, **rest: Any) -> None:
@@ -55,9 +53,9 @@ class Timed(Monitor):
         return self._timed("step", super().on_step_end, *event, **rest)
 
     def _timed(self, name: str, event: Callable[..., Any], args: Any, state: Any, *rest: Any, **named: Any) -> Any:
-        begin = self._clock()
+        begin = time.process_time()
         result = event(args, state, *rest, **named)
-        self.spent.append((name, state.global_step, self._clock() - begin))
+        self.spent.append((name, state.global_step, time.process_time() - begin))
         return result
 
 
@@ -75,24 +73,26 @@ class Cost:
     rotation: float
 
 
-def measure(method: str, steps: int, model: Model, clock: Callable[[], float] = time.process_time) -> Cost:
+def measure(method: str, steps: int, width: int) -> Cost:
     """Trains on random words with a monitor at its default pace."""
+    size = Size(width=width)
+    model = random_model(size)
     module = model.module
     if method == "lora":
         module = get_peft_model(module, LoraConfig(r=16, target_modules="all-linear"))
-    rows = torch.randint(Size().words, (64, LENGTH), generator=torch.Generator().manual_seed(0)).tolist()
-    monitor = Timed(random_skill(SKILL), tokenizer=model.tokenizer, clock=clock)
+    rows = torch.randint(size.words, (64, LENGTH), generator=torch.Generator().manual_seed(0)).tolist()
+    monitor = Timed(random_skill(SKILL), tokenizer=model.tokenizer)
     with TemporaryDirectory() as scratch:
-        begin = clock()
+        begin = time.process_time()
         trainer = Trainer(
             model=module,
-            args=_arguments(scratch, steps, use_cpu=model.device.type == "cpu"),
+            args=_arguments(scratch, steps),
             train_dataset=[{"input_ids": row, "labels": row} for row in rows],
             callbacks=[monitor],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        whole = clock() - begin
+        whole = time.process_time() - begin
     return _cost(method, steps, monitor, whole)
 
 
@@ -123,7 +123,7 @@ def _cost(method: str, steps: int, monitor: Timed, whole: float) -> Cost:
     )
 
 
-def _arguments(scratch: str, steps: int, use_cpu: bool) -> TrainingArguments:
+def _arguments(scratch: str, steps: int) -> TrainingArguments:
     return TrainingArguments(
         output_dir=scratch,
         max_steps=steps,
@@ -133,7 +133,7 @@ def _arguments(scratch: str, steps: int, use_cpu: bool) -> TrainingArguments:
         logging_strategy="no",
         report_to=[],
         disable_tqdm=True,
-        use_cpu=use_cpu,
+        use_cpu=True,
     )
 
 
@@ -158,7 +158,7 @@ def main(
     """Trains with both methods, and writes the figures."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    costs = [measure(method, steps, random_model(Size(width=width))) for method in METHODS]
+    costs = [measure(method, steps, width) for method in METHODS]
     Console().print(table(costs))
     found = {"command": f"python benchmarks/monitor_cost.py --out {out}", "runs": [asdict(cost) for cost in costs]}
     out.write_text(json.dumps(found, indent=1) + "\n")

@@ -3,11 +3,10 @@
 python benchmarks/real_size.py --out benchmarks/real_size.json
 
 The configuration of Qwen3-1.7B with random weights, in bfloat16; attention is what transformers takes by default, fused
-but for second derivatives. Tasks are those of activations_cost.py, coordinates.py, forecast_cost.py and
-monitor_cost.py, here on examples of 512 tokens. They take turns within each round, and a ratio is taken within a round.
-Seconds are wall time, with nothing left for the GPU to do at both ends. Peak memory is what the GPU's allocator held
-above what stood there when the task began, in the first round, whose seconds do not count. Tables are written as they
-are done.
+but for second derivatives. Tasks are those of activations_cost.py, coordinates.py and forecast_cost.py, the latter two on
+32 examples of 512 tokens. They take turns within each round, and a ratio is taken within a round. Seconds are wall time, with nothing left for the GPU to do at both ends. Peak memory is what the GPU's allocator held above
+what stood there when the task began, in the first round, whose seconds do not count. Tables are written as they are
+done.
 """
 
 import gc
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import activations_cost
-import monitor_cost
 import torch
 import typer
 from activations_cost import AGAIN, GENERATION, PASS, Work, ablated, added, answers, plain_pass, prepared, read
@@ -53,7 +51,6 @@ QWEN3 = Qwen3Config(
 LORA = LoraConfig(r=16, target_modules="all-linear")
 EXAMPLES = Size(examples=32, tokens=512)
 WORK = Work(answers=32)
-STEPS = 300  # of training
 GIB = 1 << 30
 
 
@@ -74,10 +71,6 @@ def main(
         show(name, rows)
         facts["tables"][name] = [asdict(row) for row in rows]
         out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    costs = [monitor_cost.measure(method, STEPS, real_model(), gpu_clock) for method in ("lora", "full")]
-    Console().print(monitor_cost.table(costs))
-    facts["monitor"] = [asdict(cost) for cost in costs]
-    out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def real_model() -> Model:

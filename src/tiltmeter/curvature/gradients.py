@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 ALIGNMENT = 64
 SCRATCH = 8 << 20  # bytes of gradients formed at a time: few enough to stay in a cache until they are used
 ON_ACCELERATOR = 512 << 20  # there, large products count for more than any cache
+_precision = Lock()
 _idle: list[Tensor] = []  # the workspace, while nobody uses it
 
 
@@ -165,11 +167,17 @@ def _add_gradients(total: Float[Tensor, "B o i"], a: Float[Tensor, "B T i"], del
 
 @contextmanager
 def _summed_on_tensor_cores(factor: Tensor) -> Iterator[None]:
-    """Float32 products of numbers that were bfloat16 lose nothing as TF32, where a GPU is many times as fast."""
-    before = torch.get_float32_matmul_precision()
-    try:
-        if has_tensor_cores(factor):
-            torch.set_float32_matmul_precision("high")
+    """Float32 products of numbers that were bfloat16 lose nothing as TF32, where a GPU is many times as fast.
+
+    The setting is the process's: threads that go backward on several GPUs take turns.
+    """
+    if not has_tensor_cores(factor):
         yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+        return
+    with _precision:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
