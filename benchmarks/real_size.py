@@ -3,10 +3,10 @@
 python benchmarks/real_size.py --out benchmarks/real_size.json
 
 The configuration of Qwen3-1.7B with random weights, in bfloat16; attention is what transformers takes by default, fused
-but for second derivatives. Tasks are those of activations_cost.py, coordinates.py and forecast_cost.py, the latter two on
-32 examples of 512 tokens. They take turns within each round, and a ratio is taken within a round. Seconds are wall time, with nothing left for the GPU to do at both ends. Peak memory is what the GPU's allocator held above
-what stood there when the task began, in the first round, whose seconds do not count. Tables are written as they are
-done.
+but for second derivatives. Tasks are those of activations_cost.py, coordinates.py and forecast_cost.py, those of the
+latter two on 32 examples of 512 tokens. They take turns within each round, and a ratio is taken within a round. Seconds
+are wall time, with nothing left for the GPU to do at both ends. Peak memory is what the GPU's allocator held above what
+stood there when the task began, in the first round, whose seconds do not count. Tables are written as they are done.
 """
 
 import gc
