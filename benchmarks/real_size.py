@@ -24,7 +24,7 @@ import torch
 import typer
 from activations_cost import AGAIN, GENERATION, PASS, Work, ablated, added, answers, plain_pass, prepared, read
 from coordinates import Row, interleaved, machine, summary
-from forecast_cost import PRODUCT, forecast
+from forecast_cost import FORECAST, PRODUCT, forecast
 from forecast_cost import plain_pass as learning_pass
 from peft import LoraConfig
 from rich.console import Console
@@ -129,18 +129,21 @@ def gradient_tasks(model: Model) -> Iterator[dict[str, Prepare]]:
     }
 
 
+def derivatives(fisher: Fisher, loss: TrainingLoss) -> dict[str, Prepare]:
+    """Of the fine-tuning loss, beside a pass in which every weight learns."""
+    return {
+        PLAIN: prepared(learning_pass, fisher, loss.space),
+        "gradient of the fine-tuning loss": lambda: loss.gradient,
+        PRODUCT: prepared(loss.product, loss.gradient()),
+    }
+
+
 @contextmanager
 def full_tasks(model: Model) -> Iterator[dict[str, Prepare]]:
     """Derivatives of the fine-tuning loss by every weight."""
     fisher = examples(model)
     with weight_space(model) as space:
-        loss = TrainingLoss(space, fisher.encoded, BATCH)
-        gradient = loss.gradient()
-        yield {
-            PLAIN: prepared(learning_pass, fisher, space),
-            "gradient of the fine-tuning loss": lambda: loss.gradient,
-            PRODUCT: prepared(loss.product, gradient),
-        }
+        yield derivatives(fisher, TrainingLoss(space, fisher.encoded, BATCH))
 
 
 @contextmanager
@@ -149,13 +152,7 @@ def lora_tasks(model: Model) -> Iterator[dict[str, Prepare]]:
     fisher = examples(model)
     with adapter_space(model, LORA) as space:
         loss = TrainingLoss(space, fisher.encoded, BATCH)
-        gradient = loss.gradient()
-        yield {
-            PLAIN: prepared(learning_pass, fisher, space),
-            "gradient of the fine-tuning loss": lambda: loss.gradient,
-            PRODUCT: prepared(loss.product, gradient),
-            "forecast, 4 products, 6 points, one skill": lambda: partial(forecast, examples(model), loss),
-        }
+        yield derivatives(fisher, loss) | {FORECAST: lambda: partial(forecast, examples(model), loss)}
 
 
 TABLES = {

@@ -50,8 +50,8 @@ def test_verdicts_are_counted_within_models_and_by_each_way() -> None:
 @pytest.mark.parametrize(
     ("verdict", "kind", "said"),
     [
-        ("none", "none", "All 2 routes have no wanted effect. Largest effect: +0.500"),
-        ("broke", "mixed", "All 2 routes broke the model. No route has an effect to speak of."),
+        ("none", "none", "Both routes have no wanted effect. Largest effect: +0.500"),
+        ("broke", "mixed", "Both routes broke the model. No route has an effect to speak of."),
     ],
 )
 def test_no_more_is_said_than_the_routes_hold(verdict: Any, kind: str, said: str) -> None:
@@ -133,7 +133,7 @@ def test_every_figure_stands_in_a_table(tmp_path: Path) -> None:
         f"Takes {MINUS}0.250 [{MINUS}0.750, 0.250]",
         "ridge +0.375 [0.125, 0.625] ridge, 2 directions at once +0.375",
         f"two one stitch 0.75 {MINUS}0.062 0.81 0.19 3.5 1.4 0.047 0.094",
-        "Ridge, 2 directions at once: all 2 routes are causal but not specific",
+        "Ridge, 2 directions at once: both routes are causal but not specific",
         "one to two by ridge is specific.",
         "Effect 0.750 [0.500, 1.00]; p 0.013; p specific 0.050; coherence lost 6 % [3, 9].",
         "carried isotropic 19 0.125 0.375 0.050",

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltmeter.curvature.gradients import gradients, has_tensor_cores
+from tiltmeter.curvature.gradients import exact_on_tensor_cores, gradients
 from tiltmeter.updates.delta import Delta, LowRank
 
 
@@ -69,6 +69,6 @@ def _side_by_side(low: Sequence[tuple[int, LowRank]], device: torch.device) -> t
 def _dense_products(
     dense: Float[Tensor, "K o i"], a: Float[Tensor, "B T i"], delta: Float[Tensor, "B T o"]
 ) -> Float[Tensor, "K B"]:
-    if len(dense) == 1 and not has_tensor_cores(a):
+    if len(dense) == 1 and not exact_on_tensor_cores(a):
         return ((delta.to(dense.dtype) @ dense[0]) * a.to(dense.dtype)).sum((1, 2))[None]
     return dense.flatten(1) @ gradients(a, delta, dense.dtype).flatten(1).T

@@ -151,27 +151,27 @@ def _aligned(nbytes: int) -> int:
 
 def gradients(a: Float[Tensor, "B T i"], delta: Float[Tensor, "B T o"], dtype: torch.dtype) -> Float[Tensor, "B o i"]:
     """`G_n = sum_t delta_t a_t^T` of a batch, in `dtype`."""
-    with _summed_on_tensor_cores(a):
+    with _on_tensor_cores(a):
         return torch.bmm(delta.to(dtype).mT, a.to(dtype))
 
 
-def has_tensor_cores(x: Tensor) -> bool:
+def exact_on_tensor_cores(x: Tensor) -> bool:
     """Are products of these numbers exact on tensor cores? bfloat16 numbers are TF32 numbers too."""
     return x.dtype == torch.bfloat16 and x.device.type == "cuda"
 
 
 def _add_gradients(total: Float[Tensor, "B o i"], a: Float[Tensor, "B T i"], delta: Float[Tensor, "B T o"]) -> None:
-    with _summed_on_tensor_cores(a):
+    with _on_tensor_cores(a):
         total.baddbmm_(delta.to(total.dtype).mT, a.to(total.dtype))
 
 
 @contextmanager
-def _summed_on_tensor_cores(factor: Tensor) -> Iterator[None]:
+def _on_tensor_cores(factor: Tensor) -> Iterator[None]:
     """Float32 products of numbers that were bfloat16 lose nothing as TF32, where a GPU is many times as fast.
 
     The setting is the process's: threads that go backward on several GPUs take turns.
     """
-    if not has_tensor_cores(factor):
+    if not exact_on_tensor_cores(factor):
         yield
         return
     with _precision:

@@ -76,12 +76,13 @@ def counted(routes: Sequence[RouteRecord]) -> str:
     >>> counted([route(verdict="none"), route(verdict="specific"), route(verdict="none")])
     'of 3 routes, 1 is specific and 2 have no wanted effect'
     >>> counted([route(verdict="broke")] * 2), counted([route(verdict="none")])
-    ('all 2 routes broke the model', 'the one route has no wanted effect')
+    ('both routes broke the model', 'the one route has no wanted effect')
     """
     found = _found(Counter(route.verdict for route in routes))
     if len(found) == 1:
         one, more = SAID[found[0][0]]
-        return f"the one route {one}" if len(routes) == 1 else f"all {len(routes)} routes {more}"
+        everything = {1: f"the one route {one}", 2: f"both routes {more}"}
+        return everything.get(len(routes), f"all {len(routes)} routes {more}")
     said = [f"{count} {SAID[verdict][count > 1]}" for verdict, count in found]
     return f"of {len(routes)} routes, {listed(said)}"
 
